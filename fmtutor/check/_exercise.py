@@ -1,0 +1,114 @@
+"""What every exercise shares: an answer not tried yet is no error, an error in an answer is shown and not raised.
+
+A chapter's file of checks writes one function per exercise, decorated with `exercise`, that returns what is wrong with
+an answer or `None`; `diagnose` and `choose` recognise the typical mistakes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sysconfig
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmtutor.check._card import Entry, Result
+
+EXERCISES: list[Entry] = []
+
+_NOT_THE_READERS = (str(Path(__file__).parents[1]), *{sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")})
+
+
+class _NotAttempted(Exception):
+    """The answer is, or returned, `...` or `None`."""
+
+
+class _Raised(Exception):
+    """The reader's function raised; the message says what and where."""
+
+
+def exercise(
+    chapter: int, right: str = "That is right."
+) -> Callable[[Callable[[Any], str | None]], Callable[[Any], Result]]:
+    """Make an exercise of a function that returns what is wrong with an answer, or `None`.
+
+    The first paragraph of its docstring is the statement in the catalogue. The check runs with a fixed seed of its
+    own, so it judges the same answer the same way twice and leaves the reader's random numbers alone.
+
+    Args:
+        chapter: Number of the chapter that asks it.
+        right: What the reader is told when the answer is right.
+    """
+
+    def decorate(find_mistake: Callable[[Any], str | None]) -> Callable[[Any], Result]:
+        name, statement = find_mistake.__name__, inspect.getdoc(find_mistake) or ""
+        EXERCISES.append(Entry(chapter, name, " ".join(statement.split("\n\n")[0].split())))
+
+        @functools.wraps(find_mistake)
+        def check(answer: Any) -> Result:
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)
+                    mistake = find_mistake(_guarded(answer))
+            except _NotAttempted:
+                return Result(False, "not attempted yet", name, pending=True)
+            except Exception as error:  # the reader sees a card, whatever their code does
+                if "ellipsis" in str(error).lower() or isinstance(error, NotImplementedError):
+                    return Result(False, "not attempted yet", name, pending=True)
+                return Result(False, str(error) if isinstance(error, _Raised) else _describe(error), name)
+            return Result(mistake is None, right if mistake is None else mistake, name)
+
+        check.__annotations__ = {**find_mistake.__annotations__, "return": "Result"}
+        return check
+
+    return decorate
+
+
+def _blank(value: Any) -> bool:
+    return value is None or value is ... or (isinstance(value, tuple | list) and any(_blank(item) for item in value))
+
+
+def _guarded(answer: Any) -> Any:
+    """`answer`; a function comes back as one that reports blanks and errors as ours."""
+    if _blank(answer):
+        raise _NotAttempted
+    if not callable(answer) or isinstance(answer, type | nn.Module):
+        return answer
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            out = answer(*args, **kwargs)
+        except Exception as error:
+            raise _Raised(f"{_describe(error)}{_shapes(answer, args)}") from error
+        if _blank(out):
+            raise _NotAttempted
+        return out
+
+    return call
+
+
+def _describe(error: Exception) -> str:
+    """An error in a sentence, with the reader's own line."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_READERS)]
+    where = ""
+    if frames and (last := frames[-1]).lineno:
+        where = f", in line {last.lineno} of your cell" + (f": `{last.line}`" if last.line else "")
+    return f"Your code raised {type(error).__name__}: {error}{where}"
+
+
+def _shapes(answer: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """The shapes that `answer` was called with, which is where most errors of tensor code come from."""
+    shapes = [f"`{n}` {tuple(a.shape)}" for n, a in zip(_names(answer), args, strict=False) if isinstance(a, Tensor)]
+    return f"\nIt was called with shapes {', '.join(shapes)}." if shapes else ""
+
+
+def _names(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []

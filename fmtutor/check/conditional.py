@@ -1,0 +1,8 @@
+"""Checks of the exercises of chapter 4, conditional flow matching: equal gradients and the floor of the loss.
+
+Add an exercise by writing a function that returns what is wrong with an answer, and its name in `__all__`.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []
