@@ -103,7 +103,9 @@ def _describe(error: Exception) -> str:
 
 def _shapes(answer: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """The shapes that `answer` was called with, which is where most errors of tensor code come from."""
-    shapes = [f"`{n}` {tuple(a.shape)}" for n, a in zip(_names(answer), args, strict=False) if isinstance(a, Tensor)]
+    if len(names := _names(answer)) != len(args):
+        return ""
+    shapes = [f"`{n}` {tuple(a.shape)}" for n, a in zip(names, args, strict=True) if isinstance(a, Tensor)]
     return f"\nIt was called with shapes {', '.join(shapes)}." if shapes else ""
 
 
