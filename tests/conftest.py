@@ -1,0 +1,23 @@
+"""What every test starts from: one seed, one default dtype, and as many threads as the run can afford."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core already: threads on top would only wait for each other
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def same_start() -> Iterator[None]:
+    """Seed torch before each test, and undo a default dtype that a test has changed."""
+    dtype = torch.get_default_dtype()
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(dtype)

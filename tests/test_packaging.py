@@ -1,0 +1,181 @@
+"""The ground the project stands on: what is shipped, what is pinned, and that what is said twice is said the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+
+
+def run(*command: str, cwd: Path = ROOT, code: int = 0) -> str:
+    """The standard output of a command that has to end with `code`."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def tracked(*patterns: str) -> dict[str, str]:
+    """The text of every tracked file that is text, by its path."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    found = {}
+    for name in run("git", "ls-files", "-z", "--", *patterns).split("\0"):
+        if name and (ROOT / name).is_file():
+            content = (ROOT / name).read_bytes()
+            if b"\0" not in content:
+                found[name] = content.decode()
+    return found
+
+
+# What is shipped
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in tracked("fmtutor") if not name.endswith(".gitignore")} <= shipped
+    assert "fmtutor/py.typed" in shipped
+    info = f"fmtutor-{PROJECT['version']}.dist-info/"
+    assert {info + "licenses/LICENSE", info + "licenses/LICENSE-text"} <= shipped
+    assert all(name.startswith(("fmtutor/", info)) for name in shipped)
+
+
+HEAVY = {"IPython", "ipywidgets", "matplotlib", "ot", "pooch", "sklearn", "torchmetrics"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"), [("import fmtutor", set()), ("import sklearn, pooch", {"sklearn", "pooch"})]
+)
+def test_importing_the_package_leaves_the_heavy_libraries_alone(statement, expected):
+    probe = f"{statement}\nimport sys\nprint(*{{{str(sorted(HEAVY))[1:-1]}}} & sys.modules.keys())"
+    assert set(run(sys.executable, "-c", probe).split()) == expected
+
+
+# What is pinned
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), (
+        "a pin is name==version, without a local label"
+    )
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_every_dependency_is_pinned_inside_its_range():
+    wanted = PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier, f"{requirement} needs a lower end"
+
+
+def test_ranges_of_the_package_have_no_upper_end():
+    """A notebook installs beside whatever Colab ships, and a cap would replace it."""
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert all(part.operator == ">=" for part in requirement.specifier), requirement
+
+
+# What is said in more than one place
+
+
+def mentions(text: str, repository: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(repository)}(?![\w-])", text) is not None
+
+
+def test_the_repository_is_named_in_one_place():
+    """Notebooks are generated from it, and travel alone; everything else reads it from pyproject.toml."""
+    assert mentions(f"see github.com/{REPOSITORY}.git", REPOSITORY)
+    sources = tracked(":!notebooks/*.ipynb")
+    assert [name for name, text in sources.items() if mentions(text, REPOSITORY)] == ["pyproject.toml"]
+
+
+ELSEWHERE = [  # written with a bracket, so that this file does not find itself
+    r"[/](?:work|root|farm|opt/wheels|opt/pypi)/",
+    r"[/]tmp/[a-z_]*jobs",
+    r"[p]ypi\.org|[p]ythonhosted\.org|download\.[p]ytorch\.org|[r]egistry\.npmjs",
+]
+
+
+@pytest.mark.parametrize("pattern", ELSEWHERE)
+def test_no_tracked_file_knows_a_machine_or_a_registry(pattern):
+    assert re.search(ELSEWHERE[0], "/" + "root/.cache")
+    assert re.search(ELSEWHERE[2], "https://" + "pypi.org/simple")
+    assert [name for name, text in tracked(":!book/_static/*.min.js").items() if re.search(pattern, text)] == []
+
+
+def chapters() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [page["file"] for part in toc["parts"] for page in part["chapters"]]
+    return [name for name in files if re.match(r"\d\d_", name)]
+
+
+def test_every_chapter_stands_wherever_chapters_are_listed():
+    assert chapters() == sorted(path.stem for path in (ROOT / "book").glob("[0-9][0-9]_*.md"))
+    assert chapters() == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for page in ("README.md", "book/index.md"):
+        text = (ROOT / page).read_text()
+        assert [name for name in chapters() if name not in text] == [], page
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (newest, *_) = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert {citation["version"], newest} == {PROJECT["version"]}
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def test_the_makefile_has_its_six_targets():
+    assert targets() == {"book", "test", "notebooks", "serve", "lint", "clean"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_well_formed(path):
+    workflow = yaml.load(path.read_text(), yaml.BaseLoader)  # the safe loader reads the key "on" as true
+    assert {"name", "on", "permissions", "jobs"} <= workflow.keys()
+    for job in workflow["jobs"].values():
+        assert job["runs-on"]
+        assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+        asked = [step["run"] for step in job["steps"] if "run" in step]
+        assert set(re.findall(r"\bmake ([a-z]+)", "\n".join(asked))) <= targets()
+
+
+def test_ci_runs_what_the_project_promises():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    run("bash", "-n", str(script))
+    assert re.findall(r"^make (\w+)$", script.read_text(), re.M) == ["book", "test"]
+    matrix = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
+    promised = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)]
+    assert matrix["python"] == promised
+    assert PROJECT["requires-python"] == ">=" + promised[0]
+
+
+@pytest.mark.parametrize(("line", "code"), [("from fmtutor import schedules", 0), ("from fmtutor import training", 1)])
+def test_the_floors_hold_and_an_import_upwards_is_found(tmp_path, line, code):
+    package = tmp_path / "fmtutor"
+    package.mkdir()
+    for module in ("__init__", "_validate", "schedules", "training"):
+        (package / f"{module}.py").touch()
+    (package / "paths.py").write_text(line + "\n")
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    floors = Path(sys.executable).parent / "lint-imports"
+    assert ("KEPT" if code == 0 else "BROKEN") in run(str(floors), "--no-cache", cwd=tmp_path, code=code)
