@@ -127,7 +127,8 @@ def chapters() -> list[str]:
 
 def test_every_chapter_stands_wherever_chapters_are_listed():
     assert chapters() == sorted(path.stem for path in (ROOT / "book").glob("[0-9][0-9]_*.md"))
-    assert chapters() == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks & set(chapters()) == set(chapters())
     for page in ("README.md", "book/index.md"):
         text = (ROOT / page).read_text()
         assert [name for name in chapters() if name not in text] == [], page
@@ -179,3 +180,56 @@ def test_the_floors_hold_and_an_import_upwards_is_found(tmp_path, line, code):
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     floors = Path(sys.executable).parent / "lint-imports"
     assert ("KEPT" if code == 0 else "BROKEN") in run(str(floors), "--no-cache", cwd=tmp_path, code=code)
+
+
+# What CONTRIBUTING shows runs
+
+
+def examples(kind: str) -> list[str]:
+    """The blocks of code in CONTRIBUTING.md below a comment that names them."""
+    return re.findall(rf"<!-- example: {kind} -->\n(`{{3,}})\w+\n(.*?)\n\1\n", CONTRIBUTING.read_text(), re.S)
+
+
+def in_a_new_process(code: str) -> list[str]:
+    return run(sys.executable, "-c", code).split()
+
+
+SCHEDULE = """
+import torch
+t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+schedule, h = Smoothstep(), 1e-6
+for f, d in ((schedule.alpha, schedule.d_alpha), (schedule.sigma, schedule.d_sigma)):
+    assert torch.allclose(d(t), (f(t + h) - f(t - h)) / (2 * h), atol=1e-8)
+    assert not torch.allclose(-d(t), (f(t + h) - f(t - h)) / (2 * h), atol=1e-8)
+assert torch.allclose(schedule.alpha(t) + schedule.sigma(t), torch.ones_like(t))
+for name, ends in ({"alpha": (0.0, 1.0), "sigma": (1.0, 0.0)}).items():
+    assert tuple(getattr(schedule, name)(torch.tensor([0.0, 1.0])).tolist()) == ends
+"""
+
+
+def test_the_schedule_of_contributing_runs():
+    definition, use = (code for _, code in examples("schedule"))
+    promised = float(use.rpartition(" ")[2])
+    (printed,) = in_a_new_process(definition + SCHEDULE + "torch.manual_seed(0)\n" + use)
+    assert float(printed.strip("tensor()")) == pytest.approx(promised, abs=0.05)
+
+
+CHAPTER = """
+right, wrong = CASES["clock"]
+assert check.clock(right).status == "passed", check.clock(right)
+messages = [check.clock(answer).message for answer, _ in wrong]
+assert len(messages) >= 3
+for i, (_, words) in enumerate(wrong):
+    assert [words in message for message in messages] == [i == j for j in range(len(messages))]
+"""
+
+
+def test_the_chapter_of_contributing_runs():
+    ((_, checks),), ((_, cases),), ((_, page),) = examples("check"), examples("cases"), examples("page")
+    cells = re.findall(r"^```\{code-cell\}[^\n]*\n(?::tags: \[(\w+)\]\n)?(.*?)^```$", page, re.S | re.M)
+    assert [tag for tag, _ in cells] == ["", "exercise", "solution"]
+    installed = "\nfrom fmtutor import check\ncheck.clock = clock\n"
+    expected = {"exercise": "pending", "solution": "passed"}
+    lesson = "".join(code.replace("check.clock(clock)", "print(check.clock(clock).status)") for _, code in cells)
+    assert in_a_new_process(checks + installed + lesson)[-2:] == list(expected.values())
+    assert in_a_new_process(checks + installed + cases + CHAPTER) == []
