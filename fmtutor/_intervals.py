@@ -1,0 +1,86 @@
+"""A number known to lie in one of several intervals, seen through Gaussian noise: what can be said of it.
+
+The closed forms behind `Checkerboard`: a normal density cut off at both ends, in logarithms, so that they hold from no
+information (interval far narrower than the noise) to certainty (noise far below the distance to the interval).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_NARROW = 0.5  # below this width, or this fall of the log-density across it, quadrature is exact to rounding
+
+
+@cache
+def _gauss_legendre(n: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes on [-1/2, 1/2] and weights that sum to one."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return nodes / 2, weights / 2
+
+
+def _mills(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """(1 - Phi(z)) / phi(z) for z >= 0, with a derivative that stays finite where that of `log_ndtr` is NaN."""
+    return math.sqrt(math.pi / 2) * torch.special.erfcx(z / math.sqrt(2))
+
+
+def _log_normal(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
+
+
+def _narrow(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean density, and the mean place, over an interval so narrow that a polynomial follows the density across it."""
+    nodes, weights = (torch.as_tensor(a, dtype=centre.dtype, device=centre.device) for a in _gauss_legendre())
+    z = centre[..., None] + width[..., None] * nodes
+    log_terms = _log_normal(z) + torch.log(weights)
+    return torch.logsumexp(log_terms, -1), (torch.softmax(log_terms, -1) * nodes).sum(-1)
+
+
+def _tail(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where both ends lie in the left tail: everything relative to the density at the upper end."""
+    low, high = centre - width / 2, centre + width / 2
+    fall = centre * width  # log(phi(low) / phi(high)), without subtracting two squares
+    mass = _mills(-high) - _mills(-low) * torch.exp(fall)
+    return _log_normal(high) + torch.log(mass / width), (torch.expm1(fall) / mass - centre) / width
+
+
+def _across(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where the interval holds zero: one, less two tails."""
+    low, high = centre - width / 2, centre + width / 2
+    phi_low, phi_high = torch.exp(_log_normal(low)), torch.exp(_log_normal(high))
+    mass = 1 - _mills(-low) * phi_low - _mills(high) * phi_high
+    return torch.log(mass / width), ((phi_low - phi_high) / mass - centre) / width
+
+
+def truncated_normal(
+    low: Float[Tensor, "..."], high: Float[Tensor, "..."]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Of a standard normal z cut to [low, high]: the log of its mean density there, and where its mean lies.
+
+    Returns:
+        `log((Phi(high) - Phi(low)) / (high - low))`, and `(E[z] - centre) / width`, from -1/2 at the lower end to 1/2 at
+        the upper one. Both have limits as the width goes to zero: the log-density at the centre, and 0.
+
+    Source: Johnson, Kotz and Balakrishnan (1994), Continuous Univariate Distributions 1, section 10.1.
+
+    Example:
+        >>> low, high = torch.tensor([-1.0, 0.0]).double(), torch.tensor([1.0, 9.0]).double()
+        >>> truncated_normal(low, high)[1]  # in the middle; sqrt(2 / pi) = 0.80 from the lower end of an interval of 9
+        tensor([ 0.0000, -0.4113], dtype=torch.float64)
+    """
+    centre, width = (low + high) / 2, high - low
+    flip = torch.where(centre > 0, -1.0, 1.0)  # by symmetry, look at every interval from its left
+    centre = flip * centre
+    narrow = torch.maximum(width, -centre * width) < _NARROW
+    across = ~narrow & (centre + width / 2 >= 0)
+    # each branch sees harmless numbers where another is used: a NaN there would enter the gradient through `where`
+    log_density, mean = _narrow(torch.where(narrow, centre, 0.0), torch.where(narrow, width, 0.0))
+    for branch, used, spare in ((_across, across, 0.0), (_tail, ~narrow & ~across, -2.0)):
+        found = branch(torch.where(used, centre, spare), torch.where(used, width, 1.0))
+        log_density, mean = torch.where(used, found[0], log_density), torch.where(used, found[1], mean)
+    return log_density, flip * mean

@@ -1,0 +1,79 @@
+"""Checks of what a caller hands in, each answered at once by an error that says what came and what was wanted.
+
+Values (finite, inside [0, 1]) are only looked at on the CPU: on an accelerator a look costs a synchronisation, and
+`fmtutor.training.fit` finds a loss that is not finite there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def floating(name: str, x: Tensor) -> Tensor:
+    """`x`, if it is a tensor of real floating-point numbers."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point numbers, got {x.dtype}: convert it with {name}.float()")
+    return x
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """`x`, if it is floating-point and, on the CPU, free of NaN and infinity."""
+    floating(name, x)
+    if x.device.type == "cpu" and not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite numbers out of {x.numel()}")
+    return x
+
+
+def same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    """Raise unless two tensors have one shape: broadcasting one against the other is always a mistake here."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{name_a} and {name_b} must have the same shape, got {name_a} {tuple(a.shape)} and {name_b} {tuple(b.shape)}"
+        )
+
+
+def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
+    """`value`, a scalar or one number a row, as a tensor `(batch, 1, ..., 1)` that lines up with `x` `(batch, *event)`."""
+    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if value.dim() > 1 or (value.dim() == 1 and len(value) != len(x)):
+        raise ValueError(
+            f"{name} must be a scalar or have shape ({len(x)},), one number for each row of x, "
+            f"got shape {tuple(value.shape)}"
+        )
+    return value.expand(len(x)).reshape(-1, *[1] * (x.dim() - 1))
+
+
+def time(t: Tensor | float, x: Tensor) -> Tensor:
+    """`per_row` for a time, which on the CPU must also lie in [0, 1]."""
+    column = per_row("t", t, x)
+    if column.device.type == "cpu" and not (inside := (column >= 0) & (column <= 1)).all():
+        raise ValueError(f"t must lie in [0, 1], got {column[~inside][0].item():g}")
+    return column
+
+
+def output_like(name: str, out: Tensor, x: Tensor) -> Tensor:
+    """`out`, the answer of a model to `x`, if it has the shape of `x`."""
+    if not isinstance(out, Tensor) or out.shape != x.shape:
+        came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} must return the shape of its input, {tuple(x.shape)}, got {came}")
+    return out
+
+
+def positive(name: str, value: float, *, or_zero: bool = False) -> float:
+    """`value`, if it is a number above zero (or, where asked, at zero)."""
+    if not (value >= 0 if or_zero else value > 0) or value == float("inf"):
+        raise ValueError(f"{name} must be {'at least 0' if or_zero else 'above 0'} and finite, got {value}")
+    return value
+
+
+def choice(name: str, value: str, known: Iterable[str]) -> str:
+    """`value`, if it is one of the names in `known`."""
+    if value not in (names := list(known)):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
+    return value

@@ -1,0 +1,207 @@
+"""Toy targets in the plane: the checkerboard, and curves and arms that are hard to tell apart from afar.
+
+Small enough to draw, hard enough to fail on, and each knows its own density. Chapter 3 introduces them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from fmtutor import _validate
+from fmtutor._intervals import truncated_normal
+from fmtutor.distributions import GaussianMixture, Target
+
+
+class Checkerboard(Target):
+    """Uniform on the eight dark squares of a 4 by 4 board; everything about it is known in closed form.
+
+    Args:
+        size: the side of one square, in units of the data. The default is the board of Meta's tutorials.
+
+    Raises:
+        ValueError: `size` is not above 0.
+
+    Example:
+        >>> board = Checkerboard()
+        >>> board.entropy(), board.log_prob(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))  # 3.6765 nats; a dark square, a light one
+        (tensor(3.6765), tensor([-3.6765,    -inf]))
+    """
+
+    def __init__(self, size: float = 1 / 0.45) -> None:
+        super().__init__(2)
+        self.size = _validate.positive("size", size)
+
+    def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n 2"]:
+        column = self._index(n, 4, generator) - 2
+        row = 2 * self._index(n, 2, generator) - 2 + column % 2
+        corner = torch.stack([column, row], 1)
+        return self.size * (corner + self._uniform(n, 2, generator=generator))
+
+    def log_prob(self, value: Float[Tensor, "*sample 2"]) -> Float[Tensor, "*sample"]:
+        cell = torch.floor(self._rows(value) / self.size)
+        dark = ((cell >= -2) & (cell < 2)).all(1) & (cell.sum(1) % 2 == 0)
+        log_prob = torch.where(dark, -self.entropy().to(value), -math.inf)
+        return log_prob.reshape(value.shape[:-1])
+
+    def entropy(self) -> Float[Tensor, ""]:
+        return self._like + math.log(8 * self.size**2)
+
+    def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch 2"]:
+        joint, place = self._squares(*self._seen(x, alpha, sigma))
+        weight = torch.softmax(joint.flatten(1), 1).reshape(-1, 4, 4)
+        return torch.stack([(weight.sum(2) * place[:, 0]).sum(1), (weight.sum(1) * place[:, 1]).sum(1)], 1)
+
+    def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, " batch"]:
+        return torch.logsumexp(self._squares(*self._seen(x, alpha, sigma))[0].flatten(1), 1)
+
+    def _squares(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """For every x: log of (1/8 times the noised density) of each square, and E[x1] in each column and row."""
+        edge = self.size * torch.arange(-2, 2, dtype=x.dtype, device=x.device)
+        low = (alpha[..., None] * edge - x[..., None]) / sigma[..., None]  # (batch, axis, interval)
+        log_density, place = truncated_normal(low, low + alpha[..., None] * self.size / sigma[..., None])
+        log_axis = log_density - torch.log(sigma)[..., None]
+        joint = log_axis[:, 0, :, None] + log_axis[:, 1, None, :] - math.log(8)
+        cell = torch.arange(4, device=x.device)
+        dark = (cell[:, None] + cell) % 2 == 0
+        return torch.where(dark, joint, -math.inf), edge + self.size * (0.5 + place)
+
+
+class _Ridge(Target):
+    """Curves, drawn at uniform speed in their parameter and thickened by round Gaussian noise.
+
+    The density is an integral along the curve; Gauss-Legendre nodes make it a mixture of Gaussians that is exact to
+    rounding as long as the nodes stand closer together than the noise is wide.
+    """
+
+    arms = 2
+    nodes = 256
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(2)
+        self.scale = _validate.positive("scale", scale)
+        u, weight = np.polynomial.legendre.leggauss(self.nodes)
+        parameter = torch.as_tensor((u + 1) / 2)
+        means = torch.cat([self._curve(parameter, torch.full((self.nodes,), arm)) for arm in range(self.arms)])
+        self._mixture = GaussianMixture(means, scale, torch.as_tensor(weight).repeat(self.arms))
+
+    def _curve(self, u: Float[Tensor, " n"], arm: Tensor) -> Float[Tensor, "n 2"]:
+        """The point at parameter u in [0, 1] of each given arm."""
+        raise NotImplementedError
+
+    def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n 2"]:
+        arm = self._index(n, self.arms, generator)
+        on_curve = self._curve(self._uniform(n, generator=generator), arm)
+        return on_curve + self.scale * self._normal(n, 2, generator=generator)
+
+    def log_prob(self, value: Float[Tensor, "*sample 2"]) -> Float[Tensor, "*sample"]:
+        return self._mixture.log_prob(value)
+
+    def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch 2"]:
+        return self._mixture.posterior_mean(x, alpha, sigma)
+
+    def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, " batch"]:
+        return self._mixture.noised_log_prob(x, alpha, sigma)
+
+
+class TwoMoons(_Ridge):
+    """Two half circles of radius 2 that reach into each other.
+
+    Args:
+        scale: the noise around the half circles, in units of the data, at least 0.05.
+
+    Raises:
+        ValueError: `scale` is below 0.05, where the density would no longer be exact.
+
+    Example:
+        >>> moons = TwoMoons()
+        >>> moons.log_prob(torch.tensor([[-1.0, 1.5], [0.0, 0.0]]))  # on the upper moon, and between the two
+        tensor([-1.8397, -13.6390])
+    """
+
+    def __init__(self, scale: float = 0.1) -> None:
+        super().__init__(_at_least("scale", scale, 0.05))
+
+    def _curve(self, u: Float[Tensor, " n"], arm: Tensor) -> Float[Tensor, "n 2"]:
+        angle, side = math.pi * u, 1 - 2 * arm.to(u)  # side: 1 for the upper moon, -1 for the lower
+        return torch.stack([side * (2 * torch.cos(angle) - 1), side * (2 * torch.sin(angle) - 0.5)], 1)
+
+
+class Spirals(_Ridge):
+    """Two spirals of one and a half turns, wound into each other.
+
+    Args:
+        scale: the noise around the spirals, in units of the data, at least 0.05.
+
+    Raises:
+        ValueError: `scale` is below 0.05, where the density would no longer be exact.
+
+    Example:
+        >>> Spirals().sample((3,)).shape
+        torch.Size([3, 2])
+    """
+
+    nodes = 640
+
+    def __init__(self, scale: float = 0.1) -> None:
+        super().__init__(_at_least("scale", scale, 0.05))
+
+    def _curve(self, u: Float[Tensor, " n"], arm: Tensor) -> Float[Tensor, "n 2"]:
+        angle, side = 3 * math.pi * torch.sqrt(u), 1 - 2 * arm.to(u)  # the root spreads the points evenly along the arm
+        radius = side * angle / 3
+        return torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], 1)
+
+
+class Pinwheel(Target):
+    """Five arms, each a long Gaussian bent around the centre by an angle that grows with the radius.
+
+    The bend turns every circle rigidly, so it keeps areas, and the density is that of the straight arms.
+
+    Args:
+        arms: how many.
+        bend: the angle, in radians, by which a point at radius 1 is turned; it grows linearly with the radius.
+
+    Raises:
+        ValueError: `arms` is below 1.
+
+    Example:
+        >>> Pinwheel().log_prob(torch.zeros(1, 2))
+        tensor([-4.2103])
+    """
+
+    def __init__(self, arms: int = 5, bend: float = 0.6) -> None:
+        super().__init__(2)
+        if arms < 1:
+            raise ValueError(f"arms must be at least 1, got {arms}")
+        self.arms, self.bend = arms, bend
+        self._centre, self._scale = torch.tensor([2.0, 0.0]), torch.tensor([0.6, 0.2])
+
+    def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n 2"]:
+        arm = self._index(n, self.arms, generator)
+        straight = self._centre + self._scale * self._normal(n, 2, generator=generator)
+        return _turn(straight, self._angle(straight, arm))
+
+    def log_prob(self, value: Float[Tensor, "*sample 2"]) -> Float[Tensor, "*sample"]:
+        rows = self._rows(value)
+        centre, scale = self._centre.to(rows), self._scale.to(rows)
+        straight = torch.stack([_turn(rows, -self._angle(rows, torch.tensor(k))) for k in range(self.arms)])
+        log_arm = -0.5 * (((straight - centre) / scale) ** 2).sum(-1) - torch.log(2 * math.pi * scale.prod())
+        return (torch.logsumexp(log_arm, 0) - math.log(self.arms)).reshape(value.shape[:-1])
+
+    def _angle(self, x: Float[Tensor, "n 2"], arm: Tensor) -> Float[Tensor, " n"]:
+        return self.bend * torch.linalg.vector_norm(x, dim=1) + arm.to(x) * (2 * math.pi / self.arms)
+
+
+def _turn(x: Float[Tensor, "n 2"], angle: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], 1)
+
+
+def _at_least(name: str, value: float, least: float) -> float:
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
