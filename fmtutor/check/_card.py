@@ -102,7 +102,7 @@ class Catalogue:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{entry.chapter}</td><td><code>check.{html.escape(entry.name)}</code></td>"
-            f'<td style="text-align:left">{_prose(entry.statement)}</td></tr>'
+            f'<td style="text-align:left;min-width:14em">{_prose(entry.statement)}</td></tr>'
             for entry in self
         )
         head = '<tr><th scope="col">chapter</th><th scope="col">exercise</th><th scope="col">what is asked</th></tr>'

@@ -1,0 +1,12 @@
+"""Figures that a reader plays with: live in a notebook, and alive on a built page, where no Python runs.
+
+`frames` follows a slider, `marginal_velocity` is chapter 3's average over the data, `particles` is a flow in motion.
+"""
+
+from __future__ import annotations
+
+from fmtutor.explore._frames import frames
+from fmtutor.explore._marginal import marginal_velocity
+from fmtutor.explore._particles import particles
+
+__all__ = ["frames", "marginal_velocity", "particles"]

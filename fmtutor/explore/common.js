@@ -1,0 +1,58 @@
+const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+const find = (name) => root.querySelector(`[data-fx="${name}"]`);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// Redraws when the canvas changes its size and when the reader switches between light and dark.
+function keepFresh(canvas, redraw) {
+  const later = () => requestAnimationFrame(redraw);
+  new ResizeObserver(later).observe(canvas);
+  const theme = new MutationObserver(later);
+  theme.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme", "data-mode", "class"] });
+  if (document.body) theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
+}
+
+// An empty canvas with as many pixels as the screen has there; lengths are CSS pixels.
+function blank(canvas) {
+  const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
+  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  return [pen, width, height];
+}
+
+// A slider and a button that moves it from end to end; show(position) is called for every move.
+function player(slider, button, seconds, show) {
+  const low = +slider.min, high = +slider.max;
+  let position = +slider.value, last = 0, request = 0;
+  const label = (text) => { button.textContent = text; };
+  function set(value) {
+    position = clamp(value, low, high);
+    slider.value = position;
+    show(position);
+  }
+  function pause() {
+    cancelAnimationFrame(request);
+    request = 0;
+    label("▶ Play");
+  }
+  function tick(now) {
+    if (!root.isConnected) return;
+    set(position + (high - low) * Math.min(now - last, 100) / 1000 / seconds);
+    last = now;
+    if (position < high) request = requestAnimationFrame(tick);
+    else pause();
+  }
+  function play() {
+    if (position >= high) set(low);
+    label("❚❚ Pause");
+    last = performance.now();
+    request = requestAnimationFrame(tick);
+  }
+  button.addEventListener("click", () => (request ? pause() : play()));
+  slider.addEventListener("input", () => { pause(); set(+slider.value); });
+  pause();
+  return { set, play, pause };
+}
