@@ -46,7 +46,8 @@ def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
             f"{name} must be a scalar or have shape ({len(x)},), one number for each row of x, "
             f"got shape {tuple(value.shape)}"
         )
-    return value.expand(len(x)).reshape(-1, *[1] * (x.dim() - 1))
+    column = value.expand(len(x)).reshape(-1, *[1] * (x.dim() - 1))
+    return column.contiguous()  # autodiff cannot attach a tangent to numbers that share memory
 
 
 def time(t: Tensor | float, x: Tensor) -> Tensor:

@@ -75,6 +75,12 @@ class Linear(Schedule):
     def sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return (1 - t) + self.sigma_min * t
 
+    def d_alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return torch.ones_like(t)
+
+    def d_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return torch.full_like(t, self.sigma_min - 1)
+
 
 class VariancePreserving(Schedule):
     """The path of the variance-preserving diffusion: `alpha^2 + sigma^2 = 1`, with a noise rate linear in time.

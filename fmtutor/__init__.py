@@ -1,0 +1,70 @@
+"""Flow matching, to learn from and to work with: the package that the fmtutor book is built from.
+
+The whole method is on one screen at the top of the book. Everything named here is taught in a chapter; `plots`, `check`,
+`explore` and `images` are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from fmtutor.couplings import independent
+from fmtutor.distributions import (
+    Checkerboard,
+    EightGaussians,
+    Empirical,
+    GaussianMixture,
+    Pinwheel,
+    Spirals,
+    StandardNormal,
+    TwoMoons,
+)
+from fmtutor.flows import ContinuousFlow
+from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss
+from fmtutor.nets import VelocityMLP
+from fmtutor.ode import Solution, divergence, solve
+from fmtutor.paths import AffinePath, PathSample
+from fmtutor.schedules import Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
+from fmtutor.show import show
+from fmtutor.training import History, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AffinePath",
+    "Checkerboard",
+    "ContinuousFlow",
+    "Cosine",
+    "EightGaussians",
+    "Empirical",
+    "GaussianMixture",
+    "History",
+    "Linear",
+    "PathSample",
+    "Pinwheel",
+    "Polynomial",
+    "Schedule",
+    "Solution",
+    "Spirals",
+    "StandardNormal",
+    "TwoMoons",
+    "VarianceExploding",
+    "VariancePreserving",
+    "VelocityMLP",
+    "conditional_flow_matching_loss",
+    "divergence",
+    "fit",
+    "flow_matching_loss",
+    "independent",
+    "show",
+    "solve",
+]
+
+_ON_DEMAND = ("check", "explore", "images", "metrics", "plots")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"fmtutor.{name}")
+    raise AttributeError(f"module 'fmtutor' has no attribute {name!r}")

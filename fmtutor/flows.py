@@ -1,0 +1,154 @@
+"""A velocity field and a base, as one `torch.distributions.Distribution` that samples and knows its density.
+
+Every model of the book ends as one of these, so all are compared by the same three lines. Chapter 2 derives the density;
+chapters 3 and 4 use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Size, Tensor
+
+from fmtutor import _validate
+from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, Solution, divergence, solve
+
+
+class ContinuousFlow(torch.distributions.Distribution):
+    """Where the base goes when it follows the velocity from t = 0 to t = 1.
+
+    `log_prob` follows x back to the base and adds up the divergence on the way:
+    `log p1(x1) = log p0(x0) - integral of div v dt`. Its gradient reaches x and the parameters of the velocity, which is
+    how a continuous flow is trained by likelihood; to evaluate many points, work under `torch.no_grad()`.
+
+    Args:
+        velocity: `v(t, x)`.
+        base: the distribution at t = 0, with no batch shape.
+        method: the solver, as in `ode.solve`.
+        steps: its number of steps, if it is a fixed-step one.
+        rtol: the relative tolerance, if it is adaptive.
+        atol: the absolute tolerance, if it is adaptive.
+        t1: where to stop. Below 1 for an exact field, which no longer exists once the noise is gone.
+        estimator: the divergence, as in `ode.divergence`: "exact", "rademacher" or "gaussian".
+        probes: how many random vectors an estimated divergence uses in each evaluation; an adaptive solver keeps them for
+            the whole solve, since it could not step through noise that is new at every look.
+
+    Attributes:
+        nfe: how often the velocity was evaluated in the last call; 0 before it.
+
+    Raises:
+        TypeError: the velocity cannot be called, or the base is not a Distribution.
+        ValueError: an unknown method or estimator, or a base with a batch shape.
+
+    Source: Chen et al. (2018), theorem 1; Grathwohl et al. (2019), equation 4.
+
+    Example:
+        >>> from fmtutor.distributions import StandardNormal
+        >>> flow = ContinuousFlow(lambda t, x: x, StandardNormal(1), method="rk4")  # stretches the line by e
+        >>> flow.log_prob(torch.zeros(1, 1)), StandardNormal(1).log_prob(torch.zeros(1, 1)) - 1
+        (tensor([-1.9189]), tensor([-1.9189]))
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012 (torch's own name and type)
+    has_rsample = True
+
+    def __init__(
+        self,
+        velocity: Callable[[Tensor, Tensor], Tensor],
+        base: torch.distributions.Distribution,
+        *,
+        method: str = "midpoint",
+        steps: int = 20,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        t1: float = 1.0,
+        estimator: str = "exact",
+        probes: int = 1,
+    ) -> None:
+        if not callable(velocity):
+            raise TypeError(f"velocity must be a function v(t, x), got {type(velocity).__name__}")
+        if not isinstance(base, torch.distributions.Distribution):
+            raise TypeError(f"base must be a torch Distribution, got {type(base).__name__}")
+        if base.batch_shape:
+            raise ValueError(f"base must have no batch shape (see torch's Independent), got {tuple(base.batch_shape)}")
+        super().__init__(event_shape=base.event_shape, validate_args=False)
+        self.velocity, self.base = velocity, base
+        self.method = _validate.choice("method", method, FIXED + ADAPTIVE)
+        self.estimator = _validate.choice("estimator", estimator, ESTIMATORS)
+        self.steps, self.rtol, self.atol, self.t1, self.probes = steps, rtol, atol, t1, probes
+        self.nfe = 0
+
+    def rsample(
+        self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None
+    ) -> Float[Tensor, "*sample_and_event"]:
+        """Draws of shape `(*sample_shape, *event)` whose gradient reaches the velocity's parameters."""
+        shape = Size(sample_shape)
+        given = {} if generator is None else {"generator": generator}  # torch's own distributions take none
+        x0 = self.base.sample((shape.numel(),), **given)
+        return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(*shape, *self.event_shape)
+
+    def sample(
+        self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None
+    ) -> Float[Tensor, "*sample_and_event"]:
+        """Draws of shape `(*sample_shape, *event)`, without a gradient; a generator needs a base that takes one."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator)
+
+    def trajectory(self, x0: Float[Tensor, "batch *event"], times: Tensor | Iterable[float] | int = 21) -> Solution:
+        """The way of given base points through time, without a gradient.
+
+        Args:
+            x0: where to start, `(batch, *event)`.
+            times: when to look, as in `ode.solve`; or a number of equal looks from 0 to `t1`.
+
+        Returns:
+            The `Solution`; its `states` are `(times, batch, *event)`.
+        """
+        if isinstance(times, int):
+            times = torch.linspace(0.0, self.t1, times)
+        with torch.no_grad():
+            return self._solve(self.velocity, x0, 0.0, self.t1, times)
+
+    def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
+        """The log-density, in nats.
+
+        Raises:
+            TypeError: `value` does not hold floating-point numbers.
+            ValueError: `value` does not end in the event shape, or is not finite.
+        """
+        _validate.finite("value", value)
+        events = len(self.event_shape)
+        if value.dim() < events or value.shape[value.dim() - events :] != self.event_shape:
+            raise ValueError(f"value must end in the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
+        x1 = value.reshape(-1, self.event_shape.numel())
+        state = torch.cat([x1, x1.new_zeros(len(x1), 1)], 1)
+        end = self._solve(self._with_divergence(), state, self.t1, 0.0).x
+        log_prob = self.base.log_prob(end[:, :-1].reshape(-1, *self.event_shape)) + end[:, -1]
+        return log_prob.reshape(value.shape[: value.dim() - events])
+
+    def _with_divergence(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The velocity of `(x, integral of the divergence)`, flattened into one row, as the solver wants it."""
+        seed = int(torch.randint(2**31, ())) if self.estimator != "exact" and self.method in ADAPTIVE else None
+
+        def field(t: Tensor, state: Tensor) -> Tensor:
+            x = state[:, :-1].reshape(-1, *self.event_shape)
+            fixed: Generator | None = None if seed is None else Generator(x.device).manual_seed(seed)
+            u, div = divergence(self.velocity, t, x, self.estimator, self.probes, fixed)
+            return torch.cat([u.flatten(1), div[:, None]], 1)
+
+        return field
+
+    def _solve(
+        self,
+        field: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        t0: float,
+        t1: float,
+        times: Tensor | Iterable[float] | None = None,
+    ) -> Solution:
+        how = {"method": self.method, "steps": self.steps, "rtol": self.rtol, "atol": self.atol}
+        solution = solve(field, x, t0, t1, times=times, **how)  # type: ignore[arg-type]
+        self.nfe = solution.nfe
+        return solution

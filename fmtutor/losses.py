@@ -1,0 +1,98 @@
+"""The two losses of flow matching: the one we want, and the one we can compute.
+
+Chapter 4 proves that their gradients are equal, and measures the constant by which they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fmtutor import _validate
+from fmtutor.distributions import Target
+from fmtutor.paths import AffinePath
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""Any `v(t, x)` that returns the shape of x: a network, a lambda, an exact field."""
+
+
+def conditional_flow_matching_loss(
+    velocity: Velocity,
+    path: AffinePath,
+    x0: Float[Tensor, "batch *event"],
+    x1: Float[Tensor, "batch *event"],
+    t: Tensor | float | None = None,
+    reduction: str = "mean",
+) -> Float[Tensor, "..."]:
+    """`mean |v(t, xt) - u_t(xt | x1)|^2` over pairs of noise and data, and over the coordinates of an event.
+
+    Its minimum is not 0 but the variance of the target, the floor of chapter 4.
+
+    Args:
+        velocity: the field to be trained.
+        path: where xt and its velocity come from.
+        x0: noise.
+        x1: data, one for each x0.
+        t: a scalar or one time a pair; uniform in [0, 1) unless given.
+        reduction: "mean", or "none" for one number a pair.
+
+    Raises:
+        TypeError: x0 or x1 does not hold floating-point numbers.
+        ValueError: shapes differ (nothing is broadcast), a value is not finite, t is outside [0, 1] or of a wrong length,
+            the velocity returns another shape, or the reduction is unknown.
+
+    Source: Lipman et al. (2023), equation 9.
+
+    Example:
+        >>> x0, x1 = torch.zeros(4, 2), torch.ones(4, 2)
+        >>> conditional_flow_matching_loss(lambda t, x: 0 * x, AffinePath(), x0, x1)  # every pair moves by 1
+        tensor(1.)
+    """
+    _validate.choice("reduction", reduction, ("mean", "none"))
+    if t is None:
+        t = torch.rand(len(x1), dtype=x1.dtype, device=x1.device) if _validate.floating("x1", x1).dim() else 0.0
+    t, xt, ut = path.sample(x0, x1, t)
+    return _squared_error(velocity, t, xt, ut, reduction)
+
+
+def flow_matching_loss(
+    velocity: Velocity,
+    path: AffinePath,
+    target: Target,
+    xt: Float[Tensor, "batch *event"],
+    t: Tensor | float,
+    reduction: str = "mean",
+) -> Float[Tensor, "..."]:
+    """`mean |v(t, xt) - u_t(xt)|^2` against the exact marginal velocity: what we want small, and usually cannot compute.
+
+    Args:
+        velocity: the field to be judged.
+        path: the path whose marginal velocity is the truth.
+        target: a distribution with a `posterior_mean`.
+        xt: points on the path, as `path.sample` gives them.
+        t: their times, a scalar or one a row.
+        reduction: "mean", or "none" for one number a row.
+
+    Raises:
+        ValueError: as in `conditional_flow_matching_loss`, or sigma(t) = 0.
+        NotImplementedError: the target does not know its posterior mean.
+
+    Source: Lipman et al. (2023), equation 5.
+
+    Example:
+        >>> from fmtutor.distributions import Empirical
+        >>> path, point = AffinePath(), Empirical(torch.zeros(1, 2))
+        >>> flow_matching_loss(lambda t, x: -x / (1 - t), path, point, torch.randn(5, 2), t=0.5)  # the exact field
+        tensor(0.)
+    """
+    _validate.choice("reduction", reduction, ("mean", "none"))
+    ut = path.marginal_velocity(t, xt, target)
+    return _squared_error(velocity, torch.as_tensor(t, dtype=xt.dtype, device=xt.device), xt, ut, reduction)
+
+
+def _squared_error(velocity: Velocity, t: Tensor, xt: Tensor, ut: Tensor, reduction: str) -> Tensor:
+    error = (_validate.output_like("velocity", velocity(t, xt), xt) - ut).square()
+    return error.mean() if reduction == "mean" else error.flatten(1).mean(1)

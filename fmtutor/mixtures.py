@@ -1,0 +1,129 @@
+"""Mixtures of Gaussians, and data sets, which are mixtures of points: both are known exactly through any noise.
+
+Chapter 3 draws the marginal velocity of a few points; chapter 8 does the same with images.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from fmtutor import _validate
+from fmtutor._target import Target
+
+_CHUNK = 2**24  # numbers in one block of a comparison of every x with every data point: 128 MB in float64
+
+
+class GaussianMixture(Target):
+    """Round Gaussians of one scale, with weights.
+
+    Args:
+        means: their centres, `(components, *event)`.
+        scale: their standard deviation, in units of the data; at 0 they are points (see `Empirical`).
+        weights: their probabilities, `(components,)`, normalised here; equal unless given.
+
+    Raises:
+        TypeError: `means` does not hold floating-point numbers.
+        ValueError: a value is not finite, the scale is negative, or the weights are of another length or negative.
+
+    Example:
+        >>> two = GaussianMixture(torch.tensor([[-1.0], [1.0]]), scale=0.1)
+        >>> two.posterior_mean(torch.tensor([[0.5]]), alpha=0.5, sigma=0.5)
+        tensor([[0.7598]])
+    """
+
+    def __init__(self, means: Float[Tensor, "components *event"], scale: float, weights: Tensor | None = None) -> None:
+        if _validate.finite("means", means).dim() == 0 or len(means) == 0:
+            raise ValueError(f"means must hold at least one component, got shape {tuple(means.shape)}")
+        super().__init__(*means.shape[1:])
+        weights = torch.ones(len(means)) if weights is None else _validate.finite("weights", weights)
+        if weights.shape != means.shape[:1] or (weights < 0).any() or weights.sum() == 0:
+            raise ValueError(f"weights must be {len(means)} numbers, none negative, not all 0, got {weights}")
+        self.means, self.scale = means, _validate.positive("scale", scale, or_zero=True)
+        self.weights = (weights / weights.sum()).to(means)
+        self._like = means.new_zeros(())
+
+    def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
+        picked = self.means[torch.multinomial(self.weights, n, replacement=True, generator=generator)]
+        return picked + self.scale * self._normal(n, *self.event_shape, generator=generator) if self.scale else picked
+
+    def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
+        if self.scale == 0:
+            raise NotImplementedError(f"{type(self).__name__} is a set of points: it has no density without noise")
+        rows = self._rows(value)
+        log_prob = self._compare(rows, rows.new_ones(len(rows)), rows.new_zeros(len(rows)))[1]
+        return log_prob.reshape(value.shape[: value.dim() - len(self.event_shape)])
+
+    def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+        x, alpha, sigma = self._seen(x, alpha, sigma)
+        mean = self._compare(x, alpha.flatten(), sigma.flatten())[0]
+        gain = alpha * self.scale**2 / (alpha**2 * self.scale**2 + sigma**2)
+        return mean + gain * (x - alpha * mean)
+
+    def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+        x, alpha, sigma = self._seen(x, alpha, sigma)
+        return self._compare(x, alpha.flatten(), sigma.flatten())[1]
+
+    def responsibilities(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch k"]:
+        """The probability of each component given that `alpha x1 + sigma x0 = x`, `(batch, components)`."""
+        x, alpha, sigma = self._seen(x, alpha, sigma)
+        return torch.softmax(self._log_joint(x.flatten(1), alpha.flatten(), sigma.flatten()), 1)
+
+    def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Float[Tensor, "batch k"]:
+        """log of weight times density of every component at every row, without cancellation however small sigma."""
+        means = self.means.to(x).flatten(1)
+        variance = (alpha * self.scale) ** 2 + sigma**2
+        square = ((x[:, None] - alpha[:, None, None] * means) ** 2).sum(-1)
+        log_normal = -0.5 * square / variance[:, None] - 0.5 * x.shape[1] * torch.log(2 * math.pi * variance)[:, None]
+        return log_normal + torch.log(self.weights.to(x))
+
+    def _compare(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The average component centre as seen from each x, and the log-density there, in blocks that fit in memory."""
+        rows, means = x.flatten(1), self.means.to(x).flatten(1)
+        size = max(1, _CHUNK // means.numel())
+        found = []
+        for x_, alpha_, sigma_ in zip(rows.split(size), alpha.split(size), sigma.split(size), strict=True):
+            joint = self._log_joint(x_, alpha_, sigma_)
+            found.append((torch.softmax(joint, 1) @ means, torch.logsumexp(joint, 1)))
+        mean, log_prob = (torch.cat(part) for part in zip(*found, strict=True)) if found else (rows, rows.sum(1))
+        return mean.reshape(x.shape), log_prob
+
+    def entropy(self) -> Float[Tensor, ""]:
+        if len(self.means) > 1 or self.scale == 0:
+            raise NotImplementedError("the entropy of a mixture of Gaussians is not known in closed form")
+        return self._like + self.event_shape.numel() * (0.5 * (1 + math.log(2 * math.pi)) + math.log(self.scale))
+
+
+class EightGaussians(GaussianMixture):
+    """Eight Gaussians of scale 0.1 around a circle of radius 2.
+
+    Example:
+        >>> EightGaussians().means[:2]
+        tensor([[2.0000, 0.0000],
+                [1.4142, 1.4142]])
+    """
+
+    def __init__(self, radius: float = 2.0, scale: float = 0.1) -> None:
+        angle = torch.arange(8) * math.pi / 4
+        super().__init__(radius * torch.stack([torch.cos(angle), torch.sin(angle)], 1), scale)
+
+
+class Empirical(GaussianMixture):
+    """A finite data set, each row as likely as any other: what a generative model really trains on.
+
+    It has no density of its own; seen through noise it has one, and an exact posterior mean.
+
+    Args:
+        data: `(n, *event)`, finite floating-point numbers.
+
+    Example:
+        >>> data = Empirical(torch.tensor([[-1.0], [1.0]]))
+        >>> data.posterior_mean(torch.tensor([[0.1]]), alpha=0.5, sigma=0.5)
+        tensor([[0.1974]])
+    """
+
+    def __init__(self, data: Float[Tensor, "n *event"]) -> None:
+        super().__init__(_validate.finite("data", data), scale=0.0)

@@ -1,0 +1,176 @@
+"""Following a velocity field: `solve` integrates dx/dt = v(t, x), and `divergence` says how the field spreads volume.
+
+Built on torchdiffeq. Chapter 3 solves with an exact field; chapter 2 is about what this file does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+import torchdiffeq
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from fmtutor import _validate
+
+FIXED = ("euler", "midpoint", "heun2", "rk4")
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
+ESTIMATORS = ("exact", "rademacher", "gaussian")
+
+
+class Solution(NamedTuple):
+    """What `solve` returns.
+
+    Attributes:
+        x: the state at the last time, `(batch, *event)`.
+        times: the times at which states were kept, `(times,)`.
+        states: those states, `(times, batch, *event)`.
+        nfe: how often the velocity was evaluated.
+    """
+
+    x: Tensor
+    times: Tensor
+    states: Tensor
+    nfe: int
+
+
+def solve(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    x: Float[Tensor, "batch *event"],
+    t0: float = 0.0,
+    t1: float = 1.0,
+    *,
+    method: str = "midpoint",
+    steps: int = 20,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    times: Tensor | Iterable[float] | None = None,
+) -> Solution:
+    """Integrate dx/dt = v(t, x) from t0 to t1, forwards or backwards.
+
+    Args:
+        velocity: `v(t, x)` with a scalar t, returning the shape of x.
+        x: the state at t0.
+        t0: where to start.
+        t1: where to end; below t0 to integrate backwards.
+        method: "euler", "midpoint", "heun2" or "rk4" with a fixed number of steps, or "dopri5", "dopri8", "bosh3" or
+            "adaptive_heun", which choose their own.
+        steps: how many equal steps a fixed-step method takes; with `times`, each interval gets its share, rounded up.
+        rtol: the relative error an adaptive method allows itself in a step.
+        atol: the absolute one, in units of x.
+        times: the times at which to keep the state, strictly rising or strictly falling; their ends replace t0 and t1.
+
+    Raises:
+        TypeError: x does not hold floating-point numbers.
+        ValueError: x is not finite, the velocity returns another shape, the method is unknown, or a number is out of range.
+
+    Example:
+        >>> solution = solve(lambda t, x: -x, torch.ones(1, 1), method="rk4", steps=10)
+        >>> solution.x, solution.nfe  # exp(-1) = 0.3679
+        (tensor([[0.3679]]), 40)
+    """
+    _validate.finite("x", x)
+    _validate.choice("method", method, FIXED + ADAPTIVE)
+    times = _times(times, t0, t1, x)
+    calls = 0
+
+    def counted(t: Tensor, state: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return _validate.output_like("velocity", velocity(t, state), state)
+
+    if method in FIXED:
+        grid, kept = _grid(times, steps)
+        states = torchdiffeq.odeint(counted, x, grid, method=method)[kept]
+    else:
+        _validate.positive("rtol", rtol), _validate.positive("atol", atol)
+        states = torchdiffeq.odeint(counted, x, times, method=method, rtol=rtol, atol=atol)
+    return Solution(states[-1], times, states, calls)
+
+
+def _times(times: Tensor | Iterable[float] | None, t0: float, t1: float, x: Tensor) -> Float[Tensor, " times"]:
+    if times is None:
+        times = (t0, t1)
+    times = torch.as_tensor(times if isinstance(times, Tensor) else [float(t) for t in times])
+    times = times.to(dtype=x.dtype, device=x.device)
+    if times.dim() != 1 or len(times) < 2 or not times.isfinite().all():
+        raise ValueError(f"times must be a row of at least two finite numbers, got {times.tolist()}")
+    gaps = times.diff()
+    if not ((gaps > 0).all() or (gaps < 0).all()):
+        raise ValueError(f"times must strictly rise or strictly fall (t0 and t1 must differ), got {times.tolist()}")
+    return times
+
+
+def _grid(times: Float[Tensor, " times"], steps: int) -> tuple[Tensor, list[int]]:
+    """The ends of all steps, and which of them are the times to keep."""
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number above 0, got {steps!r}")
+    gaps = times.diff().abs()
+    shares = [max(1, math.ceil(steps * float(gap / gaps.sum()) - 1e-3)) for gap in gaps]
+    pieces = [torch.lerp(a, b, torch.arange(n, device=times.device) / n)
+              for a, b, n in zip(times[:-1], times[1:], shares, strict=True)]  # fmt: skip
+    kept = [0]
+    for n in shares:
+        kept.append(kept[-1] + n)
+    return torch.cat([*pieces, times[-1:]]), kept
+
+
+def divergence(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    t: Tensor | float,
+    x: Float[Tensor, "batch *event"],
+    estimator: str = "exact",
+    probes: int = 1,
+    generator: Generator | None = None,
+) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
+    """The velocity at x and its divergence, the trace of its Jacobian, for any event shape.
+
+    Every estimator is a sum of `z . (J z)` by forward-mode autodiff: exact, z runs through the unit vectors of an event;
+    otherwise z is random with `E[z z^T] = 1`, and the mean over the probes is unbiased (Hutchinson, 1990). Rows must not
+    influence each other, as they would through batch normalisation.
+
+    Args:
+        velocity: `v(t, x)`.
+        t: a scalar or `(batch,)`.
+        x: where.
+        estimator: "exact"; "rademacher", random signs; or "gaussian", normal numbers.
+        probes: how many random z; ignored by "exact".
+        generator: where the probes come from; torch's global generator unless given.
+
+    Raises:
+        TypeError: x does not hold floating-point numbers.
+        ValueError: an unknown estimator, fewer than one probe, or a velocity that returns another shape.
+
+    Source: Grathwohl et al. (2019), section 3.1.
+
+    Example:
+        >>> u, div = divergence(lambda t, x: x * torch.tensor([1.0, 2.0]), 0.5, torch.ones(1, 2))
+        >>> u, div
+        (tensor([[1., 2.]]), tensor([3.]))
+    """
+    _validate.floating("x", x)
+    _validate.choice("estimator", estimator, ESTIMATORS)
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    z = _probes(x, estimator, probes, generator)
+
+    def push(direction: Tensor) -> tuple[Tensor, Tensor]:
+        u, ju = torch.func.jvp(lambda at: velocity(t, at), (x,), (direction.expand_as(x).contiguous(),))
+        return _validate.output_like("velocity", u, x), (direction * ju).flatten(1).sum(1)
+
+    u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)
+    return u, along.sum(0) if estimator == "exact" else along.mean(0)
+
+
+def _probes(x: Tensor, estimator: str, probes: int, generator: Generator | None) -> Float[Tensor, "probes #batch *event"]:
+    if estimator == "exact":
+        event = x.shape[1:]
+        return torch.eye(event.numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *event)
+    if not isinstance(probes, int) or probes < 1:
+        raise ValueError(f"probes must be a whole number above 0, got {probes!r}")
+    shape = (probes, *x.shape)
+    if estimator == "gaussian":
+        return torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
+    return 2.0 * torch.randint(2, shape, generator=generator, device=x.device).to(x) - 1

@@ -1,0 +1,226 @@
+"""Paths between noise and data: `xt = alpha(t) x1 + sigma(t) x0`, its velocity, and the exact averages over all data.
+
+Chapter 3 builds the linear path by hand and then uses this file; chapter 5 changes the schedule.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fmtutor import _validate
+from fmtutor.distributions import Target
+from fmtutor.schedules import Linear, Schedule
+
+PREDICTIONS = ("velocity", "score", "noise", "data")
+
+
+class PathSample(NamedTuple):
+    """Points on a path: the times `t` `(batch,)`, the points `xt` and their velocities `ut`, both `(batch, *event)`."""
+
+    t: Tensor
+    xt: Tensor
+    ut: Tensor
+
+
+class Coefficients(NamedTuple):
+    """A schedule at some times, lined up with `(batch, *event)`."""
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_sigma: Tensor
+
+
+class AffinePath:
+    """The path `xt = alpha(t) x1 + sigma(t) x0` from noise x0 at t = 0 to data x1 at t = 1.
+
+    What is conditional is known for every single x1. What is marginal is the average over all of a target's x1 that could
+    have led to x, and exact for targets with a `posterior_mean`; it is computed in float64 and returned in the dtype of x,
+    because near t = 1 it is a small difference divided by a small sigma.
+
+    Source: Lipman et al. (2024), "Flow Matching Guide and Code", section 4.
+
+    Args:
+        schedule: the coefficients; `Linear()` unless given.
+
+    Example:
+        >>> path, x0, x1 = AffinePath(), torch.tensor([[0.0]]), torch.tensor([[2.0]])
+        >>> path.sample(x0, x1, torch.tensor([0.25]))
+        PathSample(t=tensor([0.2500]), xt=tensor([[0.5000]]), ut=tensor([[2.]]))
+        >>> path.conditional_velocity(0.25, torch.tensor([[0.5]]), x1)
+        tensor([[2.]])
+    """
+
+    def __init__(self, schedule: Schedule | None = None) -> None:
+        self.schedule = Linear() if schedule is None else schedule
+
+    def __repr__(self) -> str:
+        return f"AffinePath({self.schedule})"
+
+    def coefficients(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Coefficients:
+        """alpha, sigma and their derivatives at t, each `(batch, 1, ..., 1)`.
+
+        Raises:
+            ValueError: t has another length than the batch or leaves [0, 1].
+        """
+        column, s = _validate.time(t, x), self.schedule
+        return Coefficients(s.alpha(column), s.sigma(column), s.d_alpha(column), s.d_sigma(column))
+
+    def sample(
+        self, x0: Float[Tensor, "batch *event"], x1: Float[Tensor, "batch *event"], t: Tensor | float
+    ) -> PathSample:
+        """The point of each pair at its time, and the velocity `d_alpha x1 + d_sigma x0` with which it passes.
+
+        Args:
+            x0: noise.
+            x1: data, one for each x0.
+            t: a scalar or one time a pair, in [0, 1].
+
+        Raises:
+            TypeError: x0 or x1 does not hold floating-point numbers.
+            ValueError: shapes differ, a value is not finite, t is outside [0, 1] or of a wrong length, or the path has no
+                finite velocity at t.
+        """
+        x0, x1 = _validate.finite("x0", x0), _validate.finite("x1", x1)
+        _validate.same_shape("x0", x0, "x1", x1)
+        alpha, sigma, d_alpha, d_sigma = self.coefficients(t, x1)
+        self._must_hold(d_sigma.isfinite(), t, "the velocity is infinite")
+        return PathSample(
+            _validate.per_row("t", t, x1).flatten(), alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
+        )
+
+    def conditional_velocity(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
+        """`u_t(x | x1) = d_alpha x1 + (d_sigma / sigma)(x - alpha x1)`: the velocity at x of the path that ends at x1.
+
+        Source: Lipman et al. (2023), theorem 3.
+
+        Raises:
+            ValueError: as in `sample`, or sigma(t) = 0, where every path has arrived.
+        """
+        alpha, sigma, d_alpha, d_sigma = self._conditional(t, x, x1)
+        return d_alpha * x1 + d_sigma / sigma * (x - alpha * x1)
+
+    def conditional_score(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
+        """`grad_x log p_t(x | x1) = -(x - alpha x1) / sigma^2`; errors as in `conditional_velocity`."""
+        alpha, sigma, _, _ = self._conditional(t, x, x1)
+        return (alpha * x1 - x) / sigma**2
+
+    def marginal_velocity(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, "batch *event"]:
+        """`u_t(x) = E[u_t(x | x1) | xt = x]`, the velocity every flow matching model tries to learn, exactly.
+
+        Args:
+            t: a scalar or one time a row.
+            x: `(batch, *event)`.
+            target: a distribution of x1 with a `posterior_mean`.
+
+        Raises:
+            ValueError: as in `conditional_velocity`.
+            NotImplementedError: the target does not know its posterior mean.
+        """
+        c, data, noise = self._posterior(t, x, target)
+        self._must_hold(c.d_sigma.isfinite(), t, "the velocity is infinite")
+        return (c.d_alpha * data + c.d_sigma * noise).to(x.dtype)
+
+    def marginal_score(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, "batch *event"]:
+        """`grad_x log p_t(x) = -E[x0 | xt = x] / sigma`, exactly; arguments and errors as in `marginal_velocity`."""
+        c, _, noise = self._posterior(t, x, target)
+        return (-noise / c.sigma).to(x.dtype)
+
+    def marginal_log_prob(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, " batch"]:
+        """`log p_t(x)` in nats, exactly; arguments and errors as in `marginal_velocity`."""
+        wide = _validate.finite("x", x).double()
+        c = self._noisy(t, wide)
+        return target.noised_log_prob(wide, c.alpha.flatten(), c.sigma.flatten()).to(x.dtype)
+
+    def convert(
+        self, t: Tensor | float, x: Float[Tensor, "batch *event"], prediction: Tensor, source: str, to: str
+    ) -> Float[Tensor, "batch *event"]:
+        """The same knowledge in other words: a velocity as a score, a noise, a data prediction, or any other way round.
+
+        All four are affine in `E[x0 | xt]` and `E[x1 | xt]`, and `x = alpha E[x1 | xt] + sigma E[x0 | xt]`.
+
+        Args:
+            t: a scalar or one time a row.
+            x: the point xt at which the prediction was made.
+            prediction: what was predicted there, in the shape of x.
+            source: "velocity", "score", "noise" or "data".
+            to: likewise.
+
+        Raises:
+            ValueError: an unknown name, a shape that differs from x's, or a time at which the source does not determine
+                the answer (noise says nothing of data where alpha = 0, nor data of noise where sigma = 0).
+
+        Source: Lipman et al. (2024), "Flow Matching Guide and Code", table 1.
+
+        Example:
+            >>> path, x = AffinePath(), torch.tensor([[0.5]])
+            >>> path.convert(0.25, x, torch.tensor([[2.0]]), source="velocity", to="data")
+            tensor([[2.]])
+        """
+        _validate.choice("source", source, PREDICTIONS), _validate.choice("to", to, PREDICTIONS)
+        _validate.same_shape("x", x, "prediction", prediction)
+        c = self.coefficients(t, x)
+        if "score" in (source, to):
+            self._must_hold(c.sigma > 0, t, "sigma is 0: no score is defined")
+        if source == to:
+            return prediction
+        data = self._data(c, t, x, prediction, source) if to in ("data", "velocity") else None
+        noise = self._noise(c, t, x, prediction, source) if to != "data" else None
+        if to == "velocity":
+            self._must_hold(c.d_sigma.isfinite(), t, "the velocity is infinite")
+            return c.d_alpha * data + c.d_sigma * noise
+        return data if to == "data" else noise if to == "noise" else -noise / c.sigma  # type: ignore[operator, return-value]
+
+    def _noise(self, c: Coefficients, t: Tensor | float, x: Tensor, prediction: Tensor, source: str) -> Tensor:
+        """E[x0 | xt = x] from any prediction."""
+        if source == "noise":
+            return prediction
+        if source == "score":
+            return -c.sigma * prediction
+        if source == "data":
+            self._must_hold(c.sigma > 0, t, "sigma is 0: data says nothing of noise")
+            return (x - c.alpha * prediction) / c.sigma
+        return (c.alpha * prediction - c.d_alpha * x) / self._determinant(c, t)
+
+    def _data(self, c: Coefficients, t: Tensor | float, x: Tensor, prediction: Tensor, source: str) -> Tensor:
+        """E[x1 | xt = x] from any prediction."""
+        if source == "data":
+            return prediction
+        if source == "velocity":
+            return (c.d_sigma * x - c.sigma * prediction) / self._determinant(c, t)
+        self._must_hold(c.alpha > 0, t, f"alpha is 0: {source} says nothing of data")
+        return (x - c.sigma * self._noise(c, t, x, prediction, source)) / c.alpha
+
+    def _determinant(self, c: Coefficients, t: Tensor | float) -> Tensor:
+        """Of the two equations for E[x1 | xt] and E[x0 | xt] that x and the velocity give."""
+        determinant = c.alpha * c.d_sigma - c.sigma * c.d_alpha
+        self._must_hold(determinant.isfinite() & (determinant != 0), t, "the velocity does not tell noise from data")
+        return determinant
+
+    def _conditional(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Coefficients:
+        _validate.finite("x", x), _validate.finite("x1", x1)
+        _validate.same_shape("x", x, "x1", x1)
+        return self._noisy(t, x)
+
+    def _noisy(self, t: Tensor | float, x: Tensor) -> Coefficients:
+        """The coefficients, at times where there is still noise."""
+        c = self.coefficients(t, x)
+        self._must_hold(c.sigma > 0, t, "sigma is 0: every path has arrived")
+        return c
+
+    def _posterior(self, t: Tensor | float, x: Tensor, target: Target) -> tuple[Coefficients, Tensor, Tensor]:
+        """The coefficients, E[x1 | xt = x] and E[x0 | xt = x], in float64."""
+        wide = _validate.finite("x", x).double()
+        c = self._noisy(t, wide)
+        data = target.posterior_mean(wide, c.alpha.flatten(), c.sigma.flatten())
+        return c, data, (wide - c.alpha * data) / c.sigma
+
+    def _must_hold(self, condition: Tensor, t: Tensor | float, what: str) -> None:
+        if condition.device.type == "cpu" and not condition.all():
+            times = torch.as_tensor(t).expand(len(condition)) if torch.as_tensor(t).dim() == 0 else torch.as_tensor(t)
+            at = times[~condition.flatten()][0].item()
+            raise ValueError(f"at t = {at:g}, {what} on the path of {self.schedule}: stop at t = {1 - 1e-6} or earlier")
