@@ -80,7 +80,7 @@ class Explorable:
 
         def redraw(_: Any = None) -> None:
             values = {name: slider.value for name, slider in sliders.items()}
-            picture.value = image(self.draw(**values), self.alt)
+            picture.value = img(uri(self.draw(**values)), self.alt)
 
         for slider in sliders.values():
             slider.observe(redraw, "value")
@@ -110,8 +110,8 @@ def uri(picture: Picture, kind: str = "png", dpi: int = 110) -> str:
     """A figure, or an image `(height, width)` or `(height, width, 3 or 4)`, as a data URI with a transparent ground."""
     file = io.BytesIO()
     if isinstance(picture, Figure):
-        lossless = {"pil_kwargs": {"quality": 90}} if kind == "webp" else {}
-        picture.savefig(file, format=kind, dpi=dpi, transparent=True, **lossless)
+        quality = {"pil_kwargs": {"quality": 90}} if kind == "webp" else {}
+        picture.savefig(file, format=kind, dpi=dpi, transparent=True, **quality)
         if pyplot := sys.modules.get("matplotlib.pyplot"):
             pyplot.close(picture)  # or every frame would be shown once more below the cell
     else:
@@ -135,9 +135,8 @@ def _save_array(file: io.BytesIO, picture: Any, kind: str) -> None:
     Image.fromarray(array).save(file, format=kind, **({"lossless": True} if kind == "webp" else {}))
 
 
-def image(picture: Picture, alt: str, **settings: Any) -> str:
-    """A picture as an `<img>`; the class keeps the built page's dark theme from laying white behind it."""
-    source = uri(picture, **settings)
+def img(source: str, alt: str) -> str:
+    """A picture on a page; the class keeps the built page's dark theme from laying white behind it."""
     return f'<img class="dark-light" data-fx="picture" alt="{html.escape(alt)}" src="{source}">'
 
 

@@ -5,13 +5,14 @@ Any chapter may use it, for whatever changes with one number.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fmtutor import _validate
-from fmtutor.explore._figure import NO_SCRIPT, PLAY, Explorable, Picture, image, slider, uri
+from fmtutor.explore._figure import NO_SCRIPT, PLAY, Explorable, Picture, img, slider, uri
 
 
 class Frames(Explorable):
@@ -29,6 +30,11 @@ class Frames(Explorable):
     def draw(self, **values: Any) -> Picture:
         return self._draw(self.values[values["index"]])
 
+    @functools.cached_property
+    def pictures(self) -> list[str]:
+        """Every frame as a data URI, drawn once however often the figure is shown."""
+        return [uri(self._draw(value), self.kind, self.dpi) for value in self.values]
+
     def controls(self) -> dict[str, Any]:
         import ipywidgets
 
@@ -39,13 +45,12 @@ class Frames(Explorable):
         return {"play": play, "index": chosen}
 
     def markup(self) -> str:
-        shown = image(self.draw(index=self.start), self.alt, kind=self.kind, dpi=self.dpi)
+        shown = img(self.pictures[self.start], self.alt)
         control = slider("slider", self.label, 0, len(self.names) - 1, 1, self.start, self.names[self.start])
         return f'{shown}<div class="fx-row">{PLAY}{control}</div>{NO_SCRIPT}'
 
     def data(self) -> dict[str, Any]:
-        pictures = [uri(self._draw(value), self.kind, self.dpi) for value in self.values]
-        return {"frames": pictures, "names": self.names, "label": self.label, "seconds": self.seconds}
+        return {"frames": self.pictures, "names": self.names, "label": self.label, "seconds": self.seconds}
 
 
 def frames(

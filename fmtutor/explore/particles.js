@@ -100,12 +100,6 @@ function draw() {
   if (!width) return;
   const dark = isDark(), size = Math.max(3.2, height / 62);
   place(now, here);
-  if (backdrop) {
-    pen.globalAlpha = 0.15 + 0.4 * now;
-    const [left, top, side] = [X(-limit, times[times.length - 1]), Y(limit), 2 * limit * scale()];
-    pen.drawImage(backdrop, left, top, side, side);
-    pen.globalAlpha = 1;
-  }
   if (dark) pen.globalCompositeOperation = "lighter";
   if (data.travel) {
     dots(pen, start, times[0], dark, 0.18, size);
@@ -113,6 +107,13 @@ function draw() {
   }
   tails(pen, now, dark);
   dots(pen, here, now, dark, dark ? 0.6 : 0.8, size);
+  if (backdrop) {
+    pen.globalCompositeOperation = "destination-over"; // behind what is there, so that it takes no colour away
+    pen.globalAlpha = (0.15 + 0.4 * now) * (dark ? 0.6 : 1);
+    const [left, top, side] = [X(-limit, times[times.length - 1]), Y(limit), 2 * limit * scale()];
+    pen.drawImage(backdrop, left, top, side, side);
+    pen.globalAlpha = 1;
+  }
   pen.globalCompositeOperation = "source-over";
 }
 

@@ -1,0 +1,109 @@
+"""Shows the source of a function or class, highlighted, so that a page prints the package's own code and never a copy.
+
+Every chapter uses it after it has built a thing from scratch.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import inspect
+import textwrap
+from typing import Any
+
+# Colours for a notebook, where no theme styles the classes: mid tones that read on white and on black. `:where` has no
+# weight of its own, so a page's theme wins.
+_STYLE = """
+:where(.fmtutor-show) :where(.k, .kn, .kc, .kd, .kr, .ow) { color: #0a7fbf; font-weight: 600; }
+:where(.fmtutor-show) :where(.s, .s1, .s2, .sa, .sd, .se, .si, .sf) { color: #b8750a; }
+:where(.fmtutor-show) :where(.nf, .fm, .nc, .nd) { color: #0b8f6a; }
+:where(.fmtutor-show) :where(.mi, .mf, .bp, .nb) { color: #c05a94; }
+:where(.fmtutor-show) :where(.c, .c1) { color: #767676; font-style: italic; }
+.fmtutor-show pre { overflow-x: auto; line-height: 1.4; }
+"""
+
+
+class Source:
+    """The source of an object: highlighted in a notebook and on a page, plain in a terminal.
+
+    Args:
+        code: The text of the source.
+        name: What it is the source of.
+    """
+
+    def __init__(self, code: str, name: str) -> None:
+        self.code, self.name = code, name
+
+    def __repr__(self) -> str:
+        return self.code
+
+    def _repr_html_(self) -> str:
+        # `notranslate` and the two classes are those of a page's own code blocks, whose theme then styles this one.
+        return (
+            f'<div class="fmtutor-show highlight-python notranslate" aria-label="Source of {html.escape(self.name)}">'
+            f'<style>{_STYLE}</style><div class="highlight"><pre>{_marked(self.code)}</pre></div></div>'
+        )
+
+
+def _marked(code: str) -> str:
+    """`code` with pygments' classes around its tokens, or plain where pygments is missing."""
+    try:
+        from pygments import highlight  # type: ignore[import-untyped]
+        from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+        from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
+    except ImportError:
+        return html.escape(code)
+    return highlight(code, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n")
+
+
+def show(obj: Any, *, docstring: bool = False) -> Source:
+    """The source of a function, method, class or module.
+
+    Args:
+        obj: What to show.
+        docstring: Whether the docstrings come along; a page that has just explained the thing needs none.
+
+    Raises:
+        TypeError: `obj` has no Python source: a number, a builtin, or something compiled.
+
+    Example:
+        >>> from fmtutor import _validate
+        >>> show(_validate.finite)
+        def finite(name: str, x: Tensor) -> Tensor:
+            floating(name, x)
+            if x.device.type == "cpu" and not torch.isfinite(x).all():
+                bad = int((~torch.isfinite(x)).sum())
+                raise ValueError(f"{name} must be finite, got {bad} NaN or infinite numbers out of {x.numel()}")
+            return x
+    """
+    obj = inspect.unwrap(getattr(obj, "func", obj)) if callable(obj) else obj
+    try:
+        code = textwrap.dedent(inspect.getsource(obj)).rstrip()
+    except (TypeError, OSError):
+        raise TypeError(
+            f"obj must be a function, method, class or module written in Python, got {_what(obj)}, which has no source"
+        ) from None
+    return Source(code if docstring else _undocumented(code), getattr(obj, "__name__", "code"))
+
+
+def _what(obj: Any) -> str:
+    name = getattr(obj, "__name__", None)
+    return f"{type(obj).__name__} {name!r}" if name else f"a {type(obj).__name__}"
+
+
+def _undocumented(code: str) -> str:
+    """`code` without docstrings; a body that was nothing else keeps its own, or it would no longer be Python."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:  # a lambda in the middle of an expression
+        return code
+    lines = code.split("\n")
+    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    for node in ast.walk(tree):
+        if not isinstance(node, documented) or ast.get_docstring(node) is None or len(node.body) < 2:
+            continue
+        first, last = node.body[0].lineno - 1, node.body[0].end_lineno or node.body[0].lineno
+        while last < len(lines) and not lines[last].strip():
+            last += 1
+        lines[first:last] = ["\0"] * (last - first)
+    return "\n".join(line for line in lines if line != "\0")

@@ -1,0 +1,240 @@
+"""The figures show the numbers they claim to: a script's arithmetic is run by node and compared with torch."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from fmtutor import explore
+from fmtutor.distributions import GaussianMixture
+from fmtutor.schedules import Linear, Schedule, VariancePreserving
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+POINTS = torch.tensor([-2.2, -0.4, 0.9, 2.0], dtype=torch.float64)
+
+
+def line(t: float) -> Figure:
+    figure = Figure(figsize=(3, 2))
+    figure.add_subplot().plot([0, 1], [0, t])
+    return figure
+
+
+def cloud(n: int = 300, frames: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x0, times = torch.randn(n, 2, generator=generator), torch.linspace(0, 1, frames)
+    x1 = x0.sign() + 0.2 * torch.randn(n, 2, generator=generator)
+    return torch.stack([torch.lerp(x0, x1, t) for t in times]), times
+
+
+FIGURES = {
+    "frames": lambda: explore.frames(line, [0.0, 0.5, 1.0], alt="A line that rises & <falls>"),
+    "marginal_velocity": lambda: explore.marginal_velocity(POINTS, alt="A plane & <points>"),
+    "particles": lambda: explore.particles(*cloud(), alt="A cloud & <dots>"),
+}
+
+
+def numbers(figure: Any) -> dict[str, Any]:
+    """The numbers as they stand in the page."""
+    page = figure.html()
+    start = page.index("const data = ") + len("const data = ")
+    return json.JSONDecoder().raw_decode(page, start)[0]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_one_object_two_faces(name: str) -> None:
+    bundle = FIGURES[name]()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", VIEW}
+    assert bundle[VIEW]["model_id"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_page_needs_nothing_from_outside(name: str) -> None:
+    page = FIGURES[name]().html()
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"\bimport\b|src=\"(?!data:)|url\(", page)
+    assert page.startswith('<div class="fmtutor-explore" id="')
+    assert "&amp; &lt;" in page
+    assert 'aria-label="A' in page
+    assert all("aria-label" in slider for slider in re.findall(r"<input[^>]*>", page))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_twice_on_a_page(name: str) -> None:
+    figure = FIGURES[name]()
+    names = [re.search(r'id="([^"]+)"', figure.html()) for _ in range(2)]
+    assert len({name[1] for name in names if name}) == 2
+
+
+def test_scripts_are_valid() -> None:
+    node = shutil.which("node") or pytest.skip("no node here")
+    for make in FIGURES.values():
+        script = re.findall(r"<script>(.*?)</script>", make().html(), re.DOTALL)[0]
+        done = subprocess.run([node, "--check", "-"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_frames_are_drawn_in_the_order_of_the_values() -> None:
+    seen: list[float] = []
+    figure = explore.frames(lambda t: (seen.append(t), line(t))[1], [0.0, 0.5, 1.0], label="time")
+    told = numbers(figure)
+    assert seen == [0.0, 0.5, 1.0]
+    assert told["names"] == ["0.00", "0.50", "1.00"]
+    assert len(set(told["frames"])) == 3
+    assert all(frame.startswith("data:image/webp;base64,") for frame in told["frames"])
+
+
+@pytest.mark.parametrize(("kind", "magic"), [("webp", b"RIFF"), ("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_frames_hold_pictures(kind: str, magic: bytes) -> None:
+    for picture in (line(0.5), torch.rand(4, 4), np.zeros((4, 4, 3), dtype=np.uint8)):
+        frame = numbers(explore.frames(lambda _, picture=picture: picture, [1], kind=kind))["frames"][0]
+        raw = base64.b64decode(frame.split(",")[1])
+        assert raw.startswith(magic if isinstance(picture, Figure) or kind != "svg" else b"\x89PNG")
+
+
+def test_widgets_draw_live() -> None:
+    figure = explore.frames(line, [0.0, 1.0])
+    picture, controls = figure.widget().children
+    first = picture.value
+    controls.children[1].index = 1
+    assert picture.value != first
+    picture, controls = FIGURES["marginal_velocity"]().widget().children
+    first = picture.value
+    controls.children[1].value = 1.3
+    assert picture.value != first
+    picture, controls = FIGURES["particles"]().widget().children
+    first = picture.value
+    controls.children[1].index = 2
+    assert picture.value != first
+
+
+def in_node(expression: str, figure: Any) -> Any:
+    """What a function of the plane's script answers, with the page's own numbers."""
+    node = shutil.which("node") or pytest.skip("no node here")
+    script = resources.files("fmtutor.explore").joinpath("marginal_math.js").read_text()
+    told = json.dumps(numbers(figure))
+    program = f"const d = {told};\n{script}\nconsole.log(JSON.stringify({expression}))"
+    return json.loads(subprocess.run([node], input=program, capture_output=True, text=True, check=True).stdout)
+
+
+def places(schedule: Schedule, flip: bool = False) -> float:
+    """The largest difference, over a grid of places, between the script and a softmax written out here."""
+    weights = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
+    figure = explore.marginal_velocity(POINTS, weights=weights, schedule=schedule)
+    grid = [(t, x) for t in (0.0, 0.123, 0.5, 0.777, 0.9513, 0.99) for x in (-3.0, -0.41, 0.0, 1.7)]
+    here = "weigh(coefficients(d.table, d.t_max, t), d.points, d.weights, x)"
+    told = in_node(f"{json.dumps(grid)}.map(([t, x]) => {here})", figure)
+    worst = 0.0
+    for (t, x), answer in zip(grid, told, strict=True):
+        time = torch.tensor([t], dtype=torch.float64)
+        a, s, da, ds = schedule.alpha(time), schedule.sigma(time), schedule.d_alpha(time), schedule.d_sigma(time)
+        normal = torch.distributions.Normal(a * POINTS, s.expand(4))
+        joint = weights.log() + normal.log_prob(torch.tensor(x, dtype=torch.float64))
+        posterior = torch.softmax(joint, 0)
+        velocity = ((-1 if flip else 1) * ds / s * (x - a * POINTS) + da * POINTS) @ posterior
+        pairs = [
+            (answer["velocity"], velocity.item()),
+            (answer["logDensity"], joint.logsumexp(0).item()),
+            *zip(answer["posterior"], posterior.tolist(), strict=True),
+        ]
+        worst = max(worst, *(abs(one - other) / (1 + abs(other)) for one, other in pairs))
+    return worst
+
+
+def test_script_agrees_with_softmax() -> None:
+    assert places(Linear()) < 1e-6
+    assert places(Linear(0.1)) < 1e-6
+    assert places(VariancePreserving()) < 1e-4  # its table is interpolated
+    assert places(Linear(), flip=True) > 0.1  # the same comparison rejects a wrong sign
+
+
+def test_python_face_agrees_with_the_mixture() -> None:
+    figure = explore.marginal_velocity(POINTS)
+    posterior, velocities, mean = figure.weigh(0.6, 0.3)
+    target = GaussianMixture(POINTS[:, None], 1e-9)
+    data = target.posterior_mean(torch.tensor([[0.3]], dtype=torch.float64), torch.tensor(0.6), torch.tensor(0.4))
+    assert mean == pytest.approx((data.item() - 0.3) / 0.4, abs=1e-6)
+    assert posterior.sum().item() == pytest.approx(1)
+    assert velocities.tolist() == pytest.approx(((POINTS - 0.3) / 0.4).tolist())
+
+
+def test_trajectory_of_one_cluster_is_straight() -> None:
+    """With one place for all data every path is straight, so the marginal trajectory ends where the line does."""
+    figure = explore.marginal_velocity(torch.full((2,), 1.5, dtype=torch.float64))
+    for end in (0.0, 0.99):
+        told = in_node(f"trajectory(d.table, d.t_max, d.points, d.weights, 0.4, -0.7, {end}, 80).at(-1)", figure)
+        assert told == pytest.approx([end, -0.7 + (end - 0.4) * (1.5 + 0.7) / 0.6], abs=1e-6)
+
+
+def test_particles_come_back_from_the_page() -> None:
+    states, times = cloud()
+    told = numbers(explore.particles(states, times))
+    steps = np.frombuffer(base64.b64decode(told["states"]), dtype="<u2").reshape(states.shape)
+    back = told["low"] + steps * (told["high"] - told["low"]) / 65535
+    assert np.abs(back - states.numpy()).max() <= (told["high"] - told["low"]) / 65535
+    assert told["times"] == pytest.approx(times.tolist(), abs=1e-5)
+    assert len(base64.b64decode(told["shades"])) == told["count"] == 300
+    assert max(base64.b64decode(told["shades"])) < len(told["palette"])
+
+
+def test_landing_size() -> None:
+    states, times = cloud(1500, 40)
+    target = GaussianMixture(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]), 0.2)
+    assert len(explore.particles(states, times, target).html()) < 400_000
+    assert len(FIGURES["marginal_velocity"]().html()) < 40_000
+
+
+def test_the_density_stands_upright() -> None:
+    """One blob at the upper left: the brightest byte is in the first rows and the first columns."""
+    states, times = cloud()
+    told = numbers(explore.particles(states, times, GaussianMixture(torch.tensor([[-1.0, 1.0]]), 0.1)))
+    pixels = np.frombuffer(base64.b64decode(told["density"]), dtype=np.uint8)
+    side = int(len(pixels) ** 0.5)
+    row, column = divmod(int(pixels.argmax()), side)
+    centre = (1 - 1 / told["limit"]) / 2 * side
+    assert abs(row - centre) < 2
+    assert abs(column - centre) < 2
+
+
+def test_particles_between_frames() -> None:
+    states, times = cloud()
+    figure = explore.particles(states, times)
+    assert torch.allclose(figure.at(0.3), torch.lerp(states[2], states[3], 0.4), atol=1e-5)
+    assert torch.equal(figure.at(0.0), states[0])
+    assert torch.equal(figure.at(1.0), states[-1])
+
+
+STATES, TIMES = cloud()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: explore.frames(line, []), ValueError, "start"),
+        (lambda: explore.frames(line, [1.0], kind="gif"), ValueError, "'webp'"),
+        (lambda: explore.frames(lambda _: np.zeros(3), [1.0]).html(), ValueError, r"\(3,\)"),
+        (lambda: explore.marginal_velocity(torch.tensor([1, 2])), TypeError, "data"),
+        (lambda: explore.marginal_velocity(torch.tensor([1.0])), ValueError, "2 to 12"),
+        (lambda: explore.marginal_velocity(torch.tensor([1.0, float("nan")])), ValueError, "finite"),
+        (lambda: explore.marginal_velocity(POINTS, weights=torch.ones(3)), ValueError, "weights"),
+        (lambda: explore.marginal_velocity(POINTS, weights=torch.zeros(4)), ValueError, "above 0"),
+        (lambda: explore.marginal_velocity(POINTS, start=(1.0, 0.0)), ValueError, "start"),
+        (lambda: explore.particles(STATES[0], TIMES), ValueError, "frames, n, 2"),
+        (lambda: explore.particles(STATES, TIMES[1:]), ValueError, "times"),
+        (lambda: explore.particles(STATES, TIMES.flip(0)), ValueError, "increase"),
+        (lambda: explore.particles(STATES * float("inf"), TIMES), ValueError, "finite"),
+        (lambda: explore.particles(STATES, TIMES, color="red"), ValueError, "'final'"),
+    ],
+)
+def test_bad_input_is_named(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
