@@ -1,0 +1,56 @@
+"""Means over random draws, each with its standard error: how `fmtutor.metrics` reports what it can only sample.
+
+Chapter 3 reads the first ones, when it prints a divergence in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+
+class Estimate(NamedTuple):
+    """A mean over random draws, with its standard error.
+
+    Example:
+        >>> Estimate(0.13094, 0.00412)
+        0.131 ± 0.004
+    """
+
+    value: float
+    error: float
+
+    def __repr__(self) -> str:
+        if not 0 < self.error < math.inf:
+            return f"{self.value:.4g} ± {self.error:g}"
+        digits = -math.floor(math.log10(self.error))
+        digits = max(0, digits + (round(self.error * 10**digits, 6) < 2))  # two digits where the first is a 1
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
+
+
+def draw(name: str, distribution: Distribution, n: int, generator: Generator | None) -> Tensor:
+    """`n` draws; torch's own distributions know no generator, ours do."""
+    if distribution.batch_shape:
+        raise ValueError(f"{name} must be one distribution, of batch shape (), got {tuple(distribution.batch_shape)}")
+    return distribution.sample((n,), **({} if generator is None else {"generator": generator}))
+
+
+def log_prob(name: str, distribution: Distribution, x: Tensor) -> Float[Tensor, " n"]:
+    """Log-density at `n` points, ten thousand at a time."""
+    values = torch.cat([distribution.log_prob(chunk) for chunk in x.split(10_000)])
+    if values.shape != x.shape[:1] or values.isnan().any():
+        came = f"shape {tuple(values.shape)}" if values.shape != x.shape[:1] else "NaN"
+        raise ValueError(f"{name}.log_prob must give one number for each of {len(x)} points, got {came}")
+    return values
+
+
+def estimate(values: Float[Tensor, " n"]) -> Estimate:
+    """Their mean, with an infinite error where it is not a number."""
+    values = values.cpu().double()
+    error = float(values.std() / math.sqrt(len(values)))
+    return Estimate(float(values.mean()), error if math.isfinite(error) else math.inf)
