@@ -1,0 +1,72 @@
+"""Everything that only images need: data, a U-Net, grids, and numbers that say how good generated images are.
+
+Chapter 8 trains on the digits of this folder; nothing here is loaded before it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmtutor.images.data import Images, digits, fashion_mnist, quantize, read_idx
+    from fmtutor.images.evaluate import (
+        Classifier,
+        class_histogram,
+        classifier_two_sample,
+        confidence,
+        feature_distance,
+        frechet_distance,
+        nearest_distance,
+        train_classifier,
+    )
+    from fmtutor.images.grid import grid, strip
+    from fmtutor.images.unet import UNet
+
+_HOME = {
+    "data": ("Images", "digits", "fashion_mnist", "quantize", "read_idx"),
+    "evaluate": (
+        "Classifier",
+        "class_histogram",
+        "classifier_two_sample",
+        "confidence",
+        "feature_distance",
+        "frechet_distance",
+        "nearest_distance",
+        "train_classifier",
+    ),
+    "grid": ("grid", "strip"),
+    "unet": ("UNet",),
+}
+
+__all__ = [
+    "Classifier",
+    "Images",
+    "UNet",
+    "class_histogram",
+    "classifier_two_sample",
+    "confidence",
+    "digits",
+    "fashion_mnist",
+    "feature_distance",
+    "frechet_distance",
+    "grid",
+    "nearest_distance",
+    "quantize",
+    "read_idx",
+    "strip",
+    "train_classifier",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public name `name`, from the file it lives in, which is imported on first use."""
+    for module, names in _HOME.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

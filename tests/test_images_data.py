@@ -1,0 +1,197 @@
+"""`fmtutor.images.data`: splits that never overlap, and files that are read whole or refused by name."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from fmtutor.images import data, digits, fashion_mnist, quantize, read_idx
+
+NAMES = tuple(data._FASHION)
+
+
+def idx(array: torch.Tensor, kind: int = 8) -> bytes:
+    """The array as IDX, built by struct rather than by the reader's own arithmetic."""
+    return struct.pack(f">BBBB{array.dim()}I", 0, 0, kind, array.dim(), *array.shape) + bytes(array.flatten().tolist())
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    array = torch.randint(0, 256, (5, 3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    path = tmp_path / "some-images.gz"
+    path.write_bytes(gzip.compress(idx(array)))
+    return path, array
+
+
+def test_digits_have_the_promised_shape_range_and_levels() -> None:
+    for split, n in (("train", 1352), ("test", 445)):
+        x, y = digits(split)
+        assert x.shape == (n, 1, 8, 8)
+        assert x.dtype == torch.float32
+        assert y.dtype == torch.int64
+        assert torch.equal(x.unique(), torch.arange(17) / 8 - 1)
+        assert set(y.tolist()) == set(range(10))
+
+
+def test_the_splits_partition_the_collection_class_by_class() -> None:
+    bundle = load_digits()
+    whole = sorted((*row, label) for row, label in zip(bundle.data.astype(int).tolist(), bundle.target, strict=True))
+    parts = []
+    for x, y in (digits("train"), digits("test")):
+        rows = ((x.flatten(1) + 1) * 8).int().tolist()
+        parts += [(*row, label) for row, label in zip(rows, y.tolist(), strict=True)]
+    assert sorted(parts) == whole
+    held, of = digits("test").labels.bincount(), torch.from_numpy(bundle.target).bincount()
+    assert torch.equal(held, of // 4)
+
+
+def test_no_digit_is_in_both_splits_and_no_seed_changes_them() -> None:
+    torch.manual_seed(1)
+    first, test = digits("train"), digits("test")
+    torch.manual_seed(2)
+    assert torch.equal(first.images, digits("train").images)
+    assert torch.cdist(test.images.flatten(1), first.images.flatten(1)).min() > 0.1
+
+
+def test_an_unknown_split_is_named_with_the_known_ones() -> None:
+    for load in (digits, fashion_mnist):
+        with pytest.raises(ValueError, match=r"split must be one of 'train', 'test', got 'valid'"):
+            load("valid")
+
+
+def test_quantize_leaves_scans_alone_and_moves_anything_else_to_their_greys() -> None:
+    x = digits("test").images
+    assert torch.equal(quantize(x), x)
+    moved = quantize(x + 0.06 * (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1))
+    assert torch.equal(moved, x)  # 0.06 is less than half a level
+    grey = torch.arange(256) / 127.5 - 1
+    torch.testing.assert_close(quantize(grey, levels=256), grey)
+    with pytest.raises(ValueError, match="levels must be at least 2"):
+        quantize(x, levels=1)
+    with pytest.raises(ValueError, match="1 NaN"):
+        quantize(torch.tensor([float("nan")]))
+
+
+def test_idx_comes_back_as_it_was_written(archive: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    path, array = archive
+    assert torch.equal(read_idx(path), array)
+    plain = tmp_path / "plain"
+    plain.write_bytes(idx(array))
+    assert torch.equal(read_idx(plain), array)
+    plain.write_bytes(idx(torch.empty(0, 4, dtype=torch.uint8)))
+    assert read_idx(plain).shape == (0, 4)
+
+
+def test_one_altered_byte_is_seen_by_the_checksum(archive: tuple[Path, torch.Tensor]) -> None:
+    path, array = archive
+    good = idx(array)
+    checksum = __import__("hashlib").sha256(good).hexdigest()
+    assert torch.equal(read_idx(path, sha256=checksum), array)
+    path.write_bytes(gzip.compress(good[:-1] + bytes([good[-1] ^ 1])))
+    read_idx(path)  # well-formed, so only the checksum can tell
+    with pytest.raises(ValueError, match=r"some-images\.gz is altered: the sha256"):
+        read_idx(path, sha256=checksum)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda raw: raw[:-1], "truncated or altered: .* takes 76 bytes, it has 75"),
+        (lambda raw: raw + b"\0", "truncated or altered: .* takes 76 bytes, it has 77"),
+        (lambda raw: raw[:9], "truncated or altered"),
+        (lambda raw: raw[:2], "no IDX file"),
+        (lambda raw: b"", "no IDX file"),
+        (lambda raw: b"\x80\x04" + raw[2:], "no IDX file of unsigned bytes: it starts with '80 04 08 03'"),
+        (lambda raw: raw[:2] + b"\x0d" + raw[3:], "no IDX file of unsigned bytes"),
+        (lambda raw: raw[:4] + b"\xff" * 12 + raw[16:], "truncated or altered"),
+    ],
+    ids=["short", "long", "half a header", "two bytes", "empty", "a pickle", "floats", "absurd dimensions"],
+)
+def test_a_spoilt_file_is_refused_by_name(archive: tuple[Path, torch.Tensor], spoil, message: str) -> None:
+    path, array = archive
+    path.write_bytes(gzip.compress(spoil(idx(array))))
+    with pytest.raises(ValueError, match=rf"some-images\.gz is {message}"):
+        read_idx(path)
+
+
+def test_a_spoilt_archive_is_refused_by_name(archive: tuple[Path, torch.Tensor]) -> None:
+    path, _ = archive
+    raw = path.read_bytes()
+    for bad in (raw[:-9], raw[:20], raw[:40] + bytes([raw[40] ^ 255]) + raw[41:]):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"some-images\.gz is a truncated or altered gzip file"):
+            read_idx(path)
+
+
+def test_a_file_found_in_the_folder_is_checked_and_not_replaced(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pooch.retrieve", lambda *a, **k: pytest.fail("went to the network"))
+    monkeypatch.setenv("FMTUTOR_DATA", str(tmp_path))
+    path = tmp_path / NAMES[0]
+    path.write_bytes(gzip.compress(idx(torch.zeros(2, 28, 28, dtype=torch.uint8))))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"{NAMES[0]} is altered"):
+        fashion_mnist("train")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("given", ["environment", "argument"])
+def test_what_is_missing_is_fetched_into_the_named_folder_with_its_checksum(tmp_path, monkeypatch, given) -> None:
+    asked = []
+
+    def retrieve(url: str, known_hash: str, fname: str, path: Path) -> str:
+        asked.append((url, known_hash, Path(path)))
+        Path(path).mkdir(exist_ok=True)
+        (Path(path) / fname).write_bytes(b"not what was promised")
+        return str(Path(path) / fname)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    monkeypatch.setenv("FMTUTOR_DATA", str(tmp_path if given == "environment" else tmp_path / "elsewhere"))
+    with pytest.raises(ValueError, match="no IDX file"):
+        fashion_mnist("test", root=None if given == "environment" else tmp_path)
+    assert asked == [(data._URL + NAMES[2], "md5:bef4ecab320f06d8554ea6380940ec79", tmp_path / "fashion-mnist")]
+    assert data._URL.startswith("https://")
+
+
+def test_without_download_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=NAMES[2]):
+        fashion_mnist("test", root=tmp_path, download=False)
+
+
+def real_folder() -> Path | None:
+    """Where Fashion-MNIST lies, if it lies anywhere."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    for folder in (os.environ.get("FMTUTOR_DATA"), beside):
+        if folder and any((Path(folder) / sub / NAMES[0]).is_file() for sub in ("", "fashion-mnist")):
+            return Path(folder)
+    return None
+
+
+@pytest.mark.skipif(real_folder() is None, reason="Fashion-MNIST is not here: name its folder in FMTUTOR_DATA")
+def test_the_real_files_have_the_promised_content(monkeypatch) -> None:
+    monkeypatch.setattr("pooch.retrieve", lambda *a, **k: pytest.fail("went to the network"))
+    monkeypatch.setenv("FMTUTOR_DATA", str(real_folder()))
+    x, y = fashion_mnist("test")
+    assert x.shape == (10_000, 1, 28, 28)
+    assert (x.min(), x.max()) == (-1, 1)
+    assert torch.equal(quantize(x, 256).unique(), x.unique())
+    assert y.bincount().tolist() == [1000] * 10
+    for name, n in zip(NAMES[:2], ((60_000, 28, 28), (60_000,)), strict=True):
+        path = next(p for sub in ("", "fashion-mnist") if (p := real_folder() / sub / name).is_file())
+        assert read_idx(path, sha256=data._FASHION[name][1]).shape == n
+
+
+def test_importing_the_package_loads_neither_scikit_learn_nor_pooch_nor_matplotlib() -> None:
+    code = (
+        "import sys, fmtutor.images as i; i.UNet; i.digits; i.grid; i.train_classifier; "
+        "print(sorted({'sklearn', 'pooch', 'matplotlib'} & set(sys.modules)), set(i.__all__) <= set(dir(i)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[] True"

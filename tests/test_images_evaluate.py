@@ -1,0 +1,180 @@
+"""`fmtutor.images.evaluate`: distances against closed forms, and a judge that neither accuses nor acquits wrongly."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from fmtutor.images import (
+    Classifier,
+    class_histogram,
+    classifier_two_sample,
+    confidence,
+    digits,
+    feature_distance,
+    frechet_distance,
+    nearest_distance,
+    train_classifier,
+)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Classifier:
+    return train_classifier(*digits("train"), steps=200)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pair(n: int = 60, m: int = 80, d: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two correlated samples that differ in mean and in covariance."""
+    g = seeded()
+
+    def draw(k: int) -> torch.Tensor:
+        return torch.randn(k, d, dtype=torch.float64, generator=g) @ torch.randn(d, d, dtype=torch.float64, generator=g)
+
+    return draw(n), draw(m) + 1.5
+
+
+def by_scipy(a: torch.Tensor, b: torch.Tensor, cross: float = 2.0, root=sqrtm) -> float:
+    """The textbook formula with a square root of a matrix; `cross` and `root` are there to be planted wrong."""
+    x, y = a.numpy(), b.numpy()
+    one, two = np.cov(x.T), np.cov(y.T)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(one + two - cross * root(one @ two).real))
+
+
+def agrees(a: torch.Tensor, b: torch.Tensor, candidate: float) -> bool:
+    return math.isclose(frechet_distance(a, b), candidate, rel_tol=1e-8)
+
+
+def test_frechet_agrees_with_scipy_and_no_planted_mistake_does() -> None:
+    a, b = pair()
+    assert agrees(a, b, by_scipy(a, b))
+    assert not agrees(a, b, by_scipy(a, b, cross=0.0))  # without the term that couples the covariances
+    assert not agrees(a, b, by_scipy(a, b, cross=1.0))
+    assert not agrees(a, b, by_scipy(a, b, root=lambda m: m))  # without the square root
+    diagonal = ((a.mean(0) - b.mean(0)) ** 2).sum() + ((a.std(0) - b.std(0)) ** 2).sum()
+    assert not agrees(a, b, float(diagonal))  # standard deviations in place of covariances
+
+
+def test_frechet_of_gaussians_of_known_moments_is_the_closed_form() -> None:
+    """Samples made to have exactly mean m and covariance diag(s^2): the distance is |m - m'|^2 + |s - s'|^2."""
+    z = torch.randn(50, 4, dtype=torch.float64, generator=seeded())
+    white = torch.linalg.qr(z - z.mean(0)).Q * 7  # mean zero, covariance one
+    s, r = torch.tensor([1.0, 2.0, 3.0, 0.0]).double(), torch.tensor([2.0, 0.5, 3.0, 1.0]).double()
+    m = torch.tensor([1.0, -1.0, 0.0, 2.0]).double()
+    wanted = float(m.square().sum() + (s - r).square().sum())
+    assert frechet_distance(white * s + m, white * r) == pytest.approx(wanted, rel=1e-10)
+    turn = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=seeded(1))).Q
+    assert frechet_distance((white * s + m) @ turn, (white * r) @ turn) == pytest.approx(wanted, rel=1e-10)
+
+
+def test_frechet_is_a_distance_and_survives_a_covariance_without_full_rank() -> None:
+    a, b = pair()
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-10)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-10)
+    assert frechet_distance(a, a + 2) == pytest.approx(4 * a.shape[1], rel=1e-10)
+    few, other = pair(n=4, m=3, d=9)
+    assert frechet_distance(few, other) == pytest.approx(by_scipy(few, other), rel=1e-5)
+
+
+def test_the_judge_knows_digits_and_is_the_same_each_time(judge: Classifier) -> None:
+    x, y = digits("test")
+    assert (judge(x).argmax(1) == y).float().mean() > 0.95
+    assert not any(p.requires_grad for p in judge.parameters())
+    few = [t[:100] for t in digits("train")]
+    torch.manual_seed(3)
+    one, next_draw = train_classifier(*few, steps=5), torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(next_draw, torch.rand(1))  # the caller's randomness is untouched
+    torch.manual_seed(4)
+    assert torch.equal(one(x), train_classifier(*few, steps=5)(x))
+
+
+def test_two_samples_of_one_distribution_cannot_be_told_apart() -> None:
+    """Twelve pairs: the mean accuracy lies within three standard errors of 0.5 (a false alarm once in 370)."""
+    found = [classifier_two_sample(*torch.randn(2, 100, 4, generator=seeded(i)), trees=20) for i in range(12)]
+    mean = sum(f.accuracy for f in found) / 12
+    assert abs(mean - 0.5) < 3 * 0.5 / math.sqrt(12 * 200)
+    assert found[0].error == pytest.approx(math.sqrt(found[0].accuracy * (1 - found[0].accuracy) / 200))
+
+
+def test_two_samples_that_differ_are_told_apart_unless_their_labels_are_shuffled() -> None:
+    x = digits("test").images
+    noisy = x + 0.2 * torch.randn(x.shape, generator=seeded())
+    assert classifier_two_sample(noisy, x, trees=30, generator=seeded()).accuracy > 0.9
+    mixed = torch.cat([noisy, x])[torch.randperm(2 * len(x), generator=seeded())]
+    accuracy, error = classifier_two_sample(mixed[: len(x)], mixed[len(x) :], trees=30, generator=seeded())
+    assert abs(accuracy - 0.5) < 3 * error
+
+
+def test_guessing_scores_a_half_however_unequal_the_samples() -> None:
+    a, b = torch.randn(60, 4, generator=seeded()), torch.randn(600, 4, generator=seeded(1))
+    assert classifier_two_sample(a, b, trees=20, generator=seeded()).accuracy < 0.65  # 0.91 for "always b"
+    assert classifier_two_sample(a, b, trees=20, generator=seeded()) == classifier_two_sample(
+        a, b, trees=20, generator=seeded()
+    )
+
+
+def test_feature_distance_is_its_reference_for_real_images_and_above_it_for_others(judge: Classifier) -> None:
+    train, real = digits("train"), digits("test").images
+    spare = train.images[torch.randperm(len(train.images), generator=seeded())]
+    same = feature_distance(judge.features, spare, real, generator=seeded())
+    assert same.distance < 1.5 * same.reference
+    without = spare[judge(spare).argmax(1) > 3]  # four classes dropped
+    assert feature_distance(judge.features, without, real, generator=seeded()).distance > 2 * same.reference
+    noise = torch.randn(real.shape, generator=seeded())
+    assert feature_distance(judge.features, noise, real, generator=seeded()).distance > 2 * same.reference
+
+
+def test_confidence_and_histogram_follow_the_classifier(judge: Classifier) -> None:
+    x, y = digits("test")
+    found = class_histogram(judge, x)
+    assert found.sum() == len(x)
+    assert (found - y.bincount()).abs().max() <= 8
+    probabilities = torch.nn.functional.softmax(judge(x), dim=1)
+    torch.testing.assert_close(confidence(judge, x), probabilities.max(1).values)
+    assert class_histogram(judge, x[y == 3]).argmax() == 3
+    assert confidence(judge, x).mean() > confidence(judge, (x + x.flip(0)) / 2).mean() + 0.1
+
+
+def test_nearest_distance_finds_copies_and_agrees_with_brute_force() -> None:
+    train, real = digits("train").images, digits("test").images
+    assert not nearest_distance(train[5:9], train).any()
+    brute = torch.stack([(train - x).flatten(1).norm(dim=1).min() for x in real[:20]])
+    torch.testing.assert_close(nearest_distance(real[:20], train), brute)
+    assert nearest_distance(real, train).median() > 1
+
+
+X = torch.zeros(20, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: frechet_distance(torch.zeros(3, 2), torch.zeros(3, 4)), "events of one shape"),
+        (lambda: frechet_distance(torch.zeros(1, 2), torch.zeros(3, 2)), "at least 2 events"),
+        (lambda: frechet_distance(X, X), r"shape \(n, features\)"),
+        (lambda: frechet_distance(torch.full((3, 2), torch.nan), torch.zeros(3, 2)), "6 NaN"),
+        (lambda: classifier_two_sample(X, X[..., :2]), "events of one shape"),
+        (lambda: classifier_two_sample(X, X / 0), "NaN"),
+        (lambda: classifier_two_sample(X[:5], X), "at least 10 events"),
+        (lambda: classifier_two_sample(X, X, folds=1), "folds must be at least 2"),
+        (lambda: feature_distance(torch.nn.Flatten(), X[:5], X), "at least 10 images"),
+        (lambda: feature_distance(torch.nn.Flatten(), X, X[:3]), "at least 4 events"),
+        (lambda: nearest_distance(X, X[:, :, :2]), "images and train must hold events of one shape"),
+        (lambda: nearest_distance(X, X[:0]), "at least 1 events"),
+        (lambda: confidence(torch.nn.Flatten(), X[0]), r"shape \(n, channels, height, width\)"),
+        (lambda: class_histogram(torch.nn.Flatten(), X / 0), "NaN"),
+        (lambda: train_classifier(X, torch.zeros(19)), "one for each of 20 images"),
+        (lambda: train_classifier(X, torch.zeros(20)), "two classes at least"),
+    ],
+)
+def test_bad_samples_are_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
