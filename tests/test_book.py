@@ -1,0 +1,259 @@
+"""The machinery of the book, on tiny books with the real configuration; and what the built book must hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+for needed in ("jupyter_book", "sphinx_proof", "sphinx_exercise", "myst_nb"):
+    pytest.importorskip(needed)
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT / "_build" / "html"
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+from myst_index import Book  # noqa: E402
+
+built = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run make book first")
+
+HEAD = """---
+jupytext: {text_representation: {extension: .md, format_name: myst}}
+kernelspec: {name: python3, display_name: Python 3, language: python}
+---
+"""
+
+
+def tiny(root: Path, **pages: str) -> Path:
+    """A book of the given pages with the real configuration, extension and package versions."""
+    shutil.copytree(ROOT / "book" / "_ext", root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
+    for name in ("_config.yml", "pyproject.toml", "constraints.txt", "book/references.bib"):
+        shutil.copy(ROOT / name, root / name)
+    (root / "fmtutor").mkdir()
+    (root / "fmtutor" / "__init__.py").write_text("")
+    names = list(pages)
+    chapters = "".join(f"  - file: {name}\n" for name in names[1:])
+    (root / "_toc.yml").write_text(
+        f"format: jb-book\nroot: {names[0]}\n" + (f"chapters:\n{chapters}" if chapters else "")
+    )
+    for name, text in pages.items():
+        (root / "book" / f"{name}.md").write_text(text)
+    return root
+
+
+def build(root: Path) -> subprocess.CompletedProcess[str]:
+    """The command of `make book`, less its `rm`: the extension has to do without it."""
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        "book",
+        "--config",
+        f"{root}/_config.yml",
+    ]
+    command += ["--toc", f"{root}/_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+STATEMENTS = r"""
+# A page
+
+See {prf:ref}`here`, {eq}`sum` and {cite}`lipman2023flow`, after [noise]{.fm-noise}.
+
+$$\noise{x} + \data{y}$$ (sum)
+
+```{prf:theorem} Named
+:label: here
+One.
+```
+```{prf:proof}
+:class: dropdown
+Plain.
+```
+```{exercise} Two
+:label: two
+What?
+```
+```{solution} two
+:class: dropdown
+This.
+```
+```{code-cell} ipython3
+---
+mystnb:
+  image:
+    alt: A line that falls
+---
+import matplotlib.pyplot as plt
+
+plt.plot([1, 0]);
+```
+
+```{bibliography}
+```
+"""
+
+
+def test_a_sound_page_builds_and_a_failed_cell_fails_every_time(tmp_path: Path) -> None:
+    root = tiny(tmp_path, index="# Start\n", **{"03_page": HEAD + STATEMENTS})
+    sound = build(root)
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    page = (root / "_build" / "html" / "03_page.html").read_text()
+    for wanted in ("Theorem 3.1", "Exercise 3.1", 'alt="A line that falls"', "<summary>Proof</summary>", "fm-noise"):
+        assert wanted in page, wanted
+    assert "<summary>Solution" in page
+    owner = Book(root).repository.removeprefix("https://github.com/")
+    assert f"colab.research.google.com/github/{owner}/blob/main/notebooks/03_page.ipynb" in page
+    assert 'href="notebooks/03_page.ipynb"' in page
+    assert (root / "_build" / "html" / "notebooks" / "03_page.ipynb").exists()
+    assert "_sources/03_page.ipynb" not in page
+
+    source = root / "book" / "03_page.md"
+    source.write_text(source.read_text() + "\n```{code-cell} ipython3\nraise RuntimeError('planted')\n```\n")
+    for attempt in ("first", "second"):
+        failed = build(root)
+        assert failed.returncode != 0, f"the {attempt} build after planting an error passed"
+        assert "planted" in failed.stdout + failed.stderr
+
+
+def test_a_broken_reference_fails(tmp_path: Path) -> None:
+    broken = "# Start\n\nSee {prf:ref}`nowhere`, {cite}`nobody2000` and {py:class}`fmtutor.Nothing`.\n"
+    failed = build(tiny(tmp_path, index=broken))
+    assert failed.returncode != 0
+    for name in ("nowhere", "nobody2000", "fmtutor.Nothing"):
+        assert name in failed.stdout + failed.stderr, f"{name} went unnoticed"
+
+
+def test_the_execution_cache_sees_the_package_and_the_pins(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx_external_toc")
+    from fmtutor_book import cache_key
+
+    root = tiny(tmp_path, index="# Start\n")
+    keys = [cache_key(root)]
+    assert cache_key(root) == keys[0]
+    (root / "fmtutor" / "deep").mkdir()
+    for name, text in (
+        ("fmtutor/__init__.py", "x = 1\n"),
+        ("fmtutor/__init__.py", "x = 2\n"),
+        ("fmtutor/deep/new.py", ""),
+        ("constraints.txt", "torch==0\n"),
+    ):
+        (root / name).write_text(text)
+        keys.append(cache_key(root))
+    (root / "fmtutor" / "deep" / "new.py").rename(root / "fmtutor" / "deep" / "renamed.py")
+    keys.append(cache_key(root))
+    assert len(set(keys)) == len(keys), "a change went unnoticed"
+    (root / "README.md").write_text("no matter")
+    assert cache_key(root) == keys[-1]
+
+
+def test_the_repository_is_named_in_one_place() -> None:
+    name = Book(ROOT).repository.removeprefix("https://github.com/")
+    sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*.md"), *(ROOT / "book").rglob("*.py")]
+    sources += [*(ROOT / "fmtutor").rglob("*.py"), *(ROOT / "book" / "_static").rglob("*.css")]
+    assert [path.name for path in sources if f"github.com/{name}" in path.read_text()] == []
+
+
+def test_every_chapter_leaves_its_number_to_its_file_name() -> None:
+    for page in Book(ROOT).pages.values():
+        assert not re.match(r"(chapter )?\d", page.title, re.IGNORECASE), f"{page.name}.md is numbered twice"
+
+
+class Reader(HTMLParser):
+    """Collects what the tests look at: pictures, ids, classes of check cards."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str]] = []
+        self.ids: list[str] = []
+        self.cards: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {key: value or "" for key, value in attrs}
+        if tag == "img":
+            self.images.append(attributes)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        classes = attributes.get("class", "").split()
+        self.cards += [name.removeprefix("fmtutor-check-") for name in classes if name.startswith("fmtutor-check-")]
+
+
+def no_real_alt(image: dict[str, str]) -> bool:
+    """An alt text is missing, is a file's name, or is a word or two."""
+    alt = image.get("alt", "").strip()
+    return len(alt.split()) < 3 or bool(re.search(r"\.(png|svg|jpe?g|webp)$|^_images/|[0-9a-f]{32}", alt))
+
+
+@pytest.mark.parametrize("alt", ["", "plot", "_images/3f2a.png", "../_images/" + "0" * 64 + ".png", "a figure.svg"])
+def test_the_search_for_alt_text_finds_what_is_planted(alt: str) -> None:
+    assert no_real_alt({"alt": alt})
+    assert not no_real_alt({"alt": "A line that falls"})
+
+
+def pages() -> list[Path]:
+    return [HTML / f"{name}.html" for name in Book(ROOT).pages]
+
+
+def article(path: Path) -> str:
+    """What the author wrote, without the theme around it."""
+    inside = path.read_text().partition('<article class="bd-article"')[2].partition("</article>")[0]
+    assert inside, f"{path.name} has no article"
+    return inside
+
+
+@built
+def test_every_picture_says_what_there_is_to_see() -> None:
+    for path in pages():
+        body = article(path)
+        poor = [image.get("src", "")[:80] for image in Reader(body).images if no_real_alt(image)]
+        assert poor == [], f"{path.name} has pictures without alt text"
+
+
+@built
+def test_every_solution_passes_and_every_exercise_waits() -> None:
+    exercises = solutions = 0
+    for page in Book(ROOT).pages.values():
+        if not page.has_code:
+            continue
+        cells = [part for block in page.blocks for part in block.walk() if part.kind == "code-cell"]
+        tags = [set(cell.options.get("tags") or []) for cell in cells if "check." in cell.text]
+        waiting, solved = sum("exercise" in t for t in tags), sum("solution" in t for t in tags)
+        cards = Reader((HTML / f"{page.name}.html").read_text()).cards
+        assert cards.count("passed") >= solved, f"{page.name}: a solution does not pass its own check"
+        assert cards.count("pending") == waiting, f"{page.name}: an exercise cell is not waiting for the reader"
+        exercises, solutions = exercises + waiting, solutions + solved
+    assert exercises == solutions
+
+
+@built
+def test_numbers_are_the_same_on_the_page_and_in_the_notebook() -> None:
+    book = Book(ROOT)
+    pattern = re.compile(r"\b(Theorem|Definition|Lemma|Proposition|Corollary|Exercise) (\d+(?:\.\d+)?)\b")
+    for page in book.pages.values():
+        if page.has_code:
+            text = re.sub(r"<[^>]+>", "", (HTML / f"{page.name}.html").read_text())
+            ours = {
+                (part.kind.removeprefix("prf:").capitalize(), book.numbers[id(part)])
+                for block in page.blocks
+                for part in block.walk()
+                if id(part) in book.numbers and part.kind != "math" and "figure" not in part.kind
+            }
+            shown = set(pattern.findall(" ".join(text.split())))
+            assert {one for one in ours if one[0] != "Code-cell"} <= shown, page.name
+
+
+@built
+def test_ids_are_unique_on_every_page() -> None:
+    for path in pages():
+        ids = Reader(article(path)).ids
+        assert sorted({one for one in ids if ids.count(one) > 1}) == [], path.name

@@ -1,0 +1,171 @@
+"""The built book as its reader opens it: from a folder, in a browser, with the network off."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not PAGES, reason="the book is not built: run make book first"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        bundled = Path(playwright.chromium.executable_path)
+        if CHROMIUM is None and not bundled.exists():
+            pytest.skip("no Chromium here: install one, or run `playwright install chromium`")
+        started = playwright.chromium.launch(executable_path=CHROMIUM or str(bundled), args=FLAGS)
+        yield started
+        started.close()
+
+
+class Visit:
+    """A page opened offline, and everything that went wrong while it was open."""
+
+    def __init__(self, browser: Any, width: int = 1280, scheme: str = "light") -> None:
+        self.context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page = self.context.new_page()
+        self.page.route(re.compile(r"^(?!file:|data:|blob:|about:)"), self._refuse)
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.errors.append(f"not found: {request.url}"))
+
+    def _refuse(self, route: Any) -> None:
+        self.requests.append(route.request.url)
+        route.abort()
+
+    def open(self, path: Path) -> Any:
+        self.requests.clear()
+        self.errors.clear()
+        self.page.goto(path.as_uri(), wait_until="load")
+        # MathJax, where the page has it, says itself when the last formula is set.
+        self.page.evaluate("() => window.MathJax?.startup?.promise")
+        return self.page
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def desktop(browser: Any) -> Iterator[Visit]:
+    with Visit(browser) as visit:
+        yield visit
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Any) -> Iterator[Visit]:
+    with Visit(browser, width=390, scheme="dark") as visit:
+        yield visit
+
+
+RAW_MATH = r"""() => [...document.querySelectorAll('article .math')].filter(
+    box => !box.querySelector('mjx-container') || /\\[(\[]/.test(box.textContent) || box.querySelector('mjx-merror')
+).map(box => box.textContent.slice(0, 80))"""
+SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_without_a_network(desktop: Visit, name: str) -> None:
+    page = desktop.open(HTML / name)
+    assert page.evaluate(RAW_MATH) == [], "a formula is not set"
+    assert "\\(" not in page.inner_text("body")
+    assert desktop.requests == [], "the page asks the network for something"
+    assert desktop.errors == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_a_phone(phone: Visit, name: str) -> None:
+    page = phone.open(HTML / name)
+    for folded in page.query_selector_all("article details:not([open])"):
+        folded.evaluate("fold => fold.open = true")
+    wide = "() => [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > 391)"
+    names = page.evaluate(f"() => ({wide})().slice(0, 5).map(e => e.outerHTML.slice(0, 90))")
+    assert page.evaluate(SIDEWAYS) <= 0, names
+    assert phone.errors == []
+
+
+FIGURE = ".fmtutor-explore"
+
+
+def responds(page: Any, figure: Any) -> bool:
+    """Whether moving its slider, or a pointer over its canvas, changes what the figure shows."""
+    figure.scroll_into_view_if_needed()
+    page.wait_for_timeout(150)
+    before = figure.screenshot()
+    ranges = figure.query_selector_all("input[type=range]")
+    for control in ranges:
+        control.evaluate(
+            """slider => {
+                const far = Math.abs(slider.max - slider.value) > Math.abs(slider.value - slider.min);
+                slider.value = far ? slider.max : slider.min;
+                for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind, {bubbles: true}));
+            }"""
+        )
+    if not ranges:
+        target = figure.query_selector("canvas, svg, img") or figure
+        target.scroll_into_view_if_needed()
+        box = target.bounding_box()
+        for share in (0.3, 0.5, 0.7):
+            page.mouse.move(box["x"] + share * box["width"], box["y"] + share * box["height"])
+            page.wait_for_timeout(60)
+    page.wait_for_timeout(250)
+    return bool(figure.screenshot() != before)
+
+
+def with_figures() -> list[str]:
+    return [name for name in PAGES if 'class="fmtutor-explore' in (HTML / name).read_text()]
+
+
+@pytest.mark.parametrize("name", with_figures())
+def test_every_figure_to_play_with_responds(desktop: Visit, name: str) -> None:
+    page = desktop.open(HTML / name)
+    figures = page.query_selector_all(FIGURE)
+    assert figures
+    for number, figure in enumerate(figures, start=1):
+        assert responds(page, figure), f"figure {number} of {name} is dead"
+    assert desktop.errors == []
+
+
+PLANTED = {
+    "request": '<img src="https://example.org/x.png" alt="">',
+    "error": "<script>throw new Error('planted')</script>",
+    "sideways": '<div style="width: 900px">wide</div>',
+    "math": r'<div class="math">\(x\)</div>',
+    "dead": '<div class="fmtutor-explore"><input type="range" disabled style="visibility:hidden"><p>still</p></div>',
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_the_checks_find_what_is_planted(browser: Any, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(f"<!doctype html><html><body><article>{PLANTED[kind]}</article></body></html>")
+    with Visit(browser, width=390) as visit:
+        page = visit.open(path)
+        found = {
+            "request": lambda: bool(visit.requests),
+            "error": lambda: bool(visit.errors),
+            "sideways": lambda: page.evaluate(SIDEWAYS) > 0,
+            "math": lambda: bool(page.evaluate(RAW_MATH)),
+            "dead": lambda: not responds(page, page.query_selector(FIGURE)),
+        }
+        assert found[kind]()
