@@ -97,6 +97,8 @@ class Run:
 
     def _resume(self) -> None:
         """Go back to the newest checkpoint, down to the states of the random number generators."""
+        if self.folder is not None and self.folder.is_file():
+            raise ValueError(f"checkpoint must be a folder, got the file {self.folder}")
         if self.folder is None or (found := newest(self.folder)) is None:
             return
         tensors, info = found

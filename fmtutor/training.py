@@ -133,22 +133,16 @@ def fit(
 
     Source: Adam, arXiv 1412.6980; averaged weights, Polyak and Juditsky (1992); cosine schedule, arXiv 1608.03983.
     """
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "lr": lr,
-        "warmup": warmup,
-        "schedule": schedule,
-        "ema": ema or 0.0,
-        "clip": clip,
-    }
+    settings: dict[str, Any] = dict(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema or 0.0, clip=clip)
     _check_settings(**settings, checkpoint_every=checkpoint_every, log_every=log_every)
     parameters = _parameters(model, loss)
+    rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
     run = Run(model, optimizer(parameters, lr=lr), settings, generators, checkpoint)
     model.train()
     with _bar(progress, run.step, steps) as bar:
         for step in range(run.step, steps):
             for group in run.optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, lr, warmup, schedule)
+                group["lr"] = rates[step]
             value = _scalar(loss())
             run.optimizer.zero_grad()
             value.backward()
@@ -164,9 +158,8 @@ def fit(
             if (step + 1) % checkpoint_every == 0:
                 run.save()
     run.finish()
-    rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
-    losses, rates64 = (torch.tensor(values, dtype=torch.float64) for values in (run.losses, rates))
-    return History(losses, rates64, run.seconds, str(parameters[0].device), run.seed)
+    curves = torch.tensor([run.losses, rates], dtype=torch.float64)
+    return History(curves[0], curves[1], run.seconds, str(parameters[0].device), run.seed)
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: float, schedule: str) -> float:

@@ -1,0 +1,523 @@
+"""`fit`: schedule and averages against closed forms, resume against the uninterrupted run bit by bit, refusals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fmtutor import _run, checkpoints, training
+from fmtutor.checkpoints import load_weights, save_weights
+from fmtutor.training import History, average, fit, learning_rate
+
+quiet = partial(fit, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Nets this small gain nothing from a second thread, and wait for it on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def net(seed: int = 0) -> nn.Module:
+    """Small, and with everything that a resume could forget: dropout, running statistics, a constant buffer."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Dropout(0.2), nn.Linear(16, 2))
+    model.register_buffer("frequencies", torch.tensor([1.0, -torch.inf]))
+    return model
+
+
+def regression(model: nn.Module, generator: torch.Generator | None = None, stop_after: int | None = None):
+    """A loss that draws from the global generator and from its own, and may break off as Ctrl-C would."""
+    calls = 0
+
+    def loss() -> Tensor:
+        nonlocal calls
+        calls += 1
+        if stop_after is not None and calls > stop_after:
+            raise KeyboardInterrupt
+        x, noise = torch.randn(8, 3), torch.randn(8, 2, generator=generator)
+        return (model(x) - x[:, :2].sin() - 0.1 * noise).square().mean()
+
+    return loss
+
+
+def fingerprint(model: nn.Module, history: History) -> list[bytes]:
+    return [t.numpy().tobytes() for t in (*checkpoints.weights(model).values(), history.losses)]
+
+
+# --- learning rate ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [40, 137])
+def test_learning_rate_is_torchs_linear_then_cosine(steps: int) -> None:
+    rise = round(0.1 * steps)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    up, down = LinearLR(optimizer, 1 / rise, total_iters=rise - 1), CosineAnnealingLR(optimizer, steps - rise)
+    scheduler = SequentialLR(optimizer, [up, down], [rise])
+    for step in range(steps):
+        assert learning_rate(step, steps, 0.3, 0.1, "cosine") == pytest.approx(scheduler.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+    assert learning_rate(steps, steps, 0.3, 0.1, "cosine") == 0  # where the next one would be
+
+
+def test_history_has_the_rates_that_the_optimizer_saw() -> None:
+    weight, seen = nn.Parameter(torch.zeros(())), []
+    model = nn.ParameterList([weight])
+
+    def loss() -> Tensor:
+        seen.append(weight.item())
+        return weight * 1.0
+
+    history = quiet(model, loss, steps=50, lr=0.1, warmup=0.2, ema=None, optimizer=torch.optim.SGD)
+    moved = -torch.tensor([*seen, weight.item()], dtype=torch.float64).diff()  # the gradient is 1
+    torch.testing.assert_close(moved, history.learning_rates, atol=1e-6, rtol=0)
+    constant = quiet(model, loss, steps=50, lr=0.1, warmup=0.2, schedule="constant").learning_rates
+    assert (constant[10:] == 0.1).all()
+    assert constant[:2].tolist() == pytest.approx([0.01, 0.02])
+
+
+# --- average of the weights ------------------------------------------------------------------------------------------
+
+
+def averaged_descent(decay: float, steps: int) -> float:
+    """Where `fit` leaves a weight that starts at 0 and, its gradient being -1 and the rate 1, is k after k steps."""
+    model = nn.ParameterList([nn.Parameter(torch.zeros((), dtype=torch.float64))])
+    sgd = torch.optim.SGD
+    quiet(model, lambda: -model[0], steps=steps, lr=1.0, warmup=0, schedule="constant", ema=decay, optimizer=sgd)
+    return model[0].item()
+
+
+def average_is_right() -> bool:
+    """Solve e' = d e + (1 - d)(s + 1): 0.9 n for d = (1 + s)/(10 + s), n - d (1 - d^n)/(1 - d) for constant d."""
+    n, d = 60, 0.08
+    growing = averaged_descent(0.999, n) == pytest.approx(0.9 * n, abs=1e-9)
+    constant = averaged_descent(d, n) == pytest.approx(n - d * (1 - d**n) / (1 - d), abs=1e-9)
+    return growing and constant
+
+
+def test_average_is_the_closed_form() -> None:
+    assert average_is_right()
+    assert averaged_descent(0.0, 60) == 60
+
+
+def swapped(averages, weights, decay, step):
+    torch._foreach_lerp_(list(averages), [w.detach() for w in weights], min(decay, (1 + step) / (10 + step)))
+
+
+def no_warm_up(averages, weights, decay, step):
+    torch._foreach_lerp_(list(averages), [w.detach() for w in weights], 1 - decay)
+
+
+def late_by_one(averages, weights, decay, step):
+    average(averages, weights, decay, step + 1)
+
+
+@pytest.mark.parametrize("wrong", [swapped, no_warm_up, late_by_one])
+def test_wrong_averages_fail_the_same_check(wrong, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "average", wrong)
+    assert not average_is_right()
+
+
+def test_averages_leave_buffers_alone_and_the_model_in_evaluation_mode() -> None:
+    model = net()
+    assert model.training
+    quiet(model, regression(model), steps=30)
+    assert not any(module.training for module in model.modules())
+    assert model[1].num_batches_tracked == 30  # it trained in training mode
+    assert model.frequencies.tolist() == [1.0, -float("inf")]
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_history_records_every_loss_and_smooths_it() -> None:
+    model, seen = net(seed=5), []
+
+    def loss() -> Tensor:
+        seen.append(regression(model)())
+        return seen[-1]
+
+    history = quiet(model, loss, steps=25, log_every=10)
+    assert history.losses.tolist() == [value.item() for value in seen]
+    assert (history.steps, history.device, history.seed) == (25, "cpu", 5)
+    assert "25 steps in " in repr(history)
+    assert "seed 5" in repr(history)
+    direct = torch.stack([history.losses[max(0, i - 6) : i + 1].mean() for i in range(25)])
+    torch.testing.assert_close(history.smooth(7), direct)
+
+
+def test_learns() -> None:
+    torch.manual_seed(0)
+    line = nn.Linear(2, 1)
+
+    def loss() -> Tensor:
+        x = torch.randn(64, 2)
+        return (line(x) - x @ torch.tensor([[1.0], [-2.0]]) - 0.5).square().mean()
+
+    quiet(line, loss, steps=300, lr=0.1, clip=1.0)
+    torch.testing.assert_close(line.weight.detach(), torch.tensor([[1.0, -2.0]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(line.bias.detach(), torch.tensor([0.5]), atol=1e-3, rtol=0)
+
+
+# --- no waiting for the device ---------------------------------------------------------------------------------------
+
+
+class Looks(TorchDispatchMode):
+    """Counts the times a number leaves a tensor, from Python (patched methods) or from C++ (`_local_scalar_dense`)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.count = 0
+        for name in ["item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"]:
+            monkeypatch.setattr(Tensor, name, self.counted(getattr(Tensor, name)))
+
+    def counted(self, method):
+        def wrapper(*args, **kwargs):
+            self.count += 1
+            return method(*args, **kwargs)
+
+        return wrapper
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("every_step", "expected"), [(False, range(1, 20)), (True, range(300, 10_000))])
+def test_looks_at_the_device_once_in_log_every_steps(every_step, expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def loss() -> Tensor:
+        value = model(torch.randn(8, 3)).square().mean()
+        return value * (1.0 if value.item() > -1 else 0.0) if every_step else value  # the mistake, planted
+
+    with monkeypatch.context() as patch, Looks(patch) as looks:
+        quiet(model, loss, steps=300, log_every=100, clip=1.0)
+    assert looks.count in expected
+
+
+# --- what is not finite ----------------------------------------------------------------------------------------------
+
+
+def spoiled(bad: float, at: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A model and a loss that is `bad` in one step."""
+    model, steps = net(), itertools.count(1)
+    loss = regression(model)
+    return model, lambda: loss() * (bad if next(steps) == at else 1.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_checkpoint(bad: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"got {bad} at step 37 of 100.*lr=0.003.*step-00000030\.json"):
+        quiet(*spoiled(bad, 37), steps=100, checkpoint=tmp_path, checkpoint_every=10)
+    assert sorted(p.name for p in tmp_path.glob("*.json")) == ["step-00000020.json", "step-00000030.json"]
+    with pytest.raises(ValueError, match=rf"got {bad} at step 37 of 100.*No checkpoint was written"):
+        quiet(*spoiled(bad, 37), steps=100)
+    with pytest.raises(ValueError, match=rf"got {bad} at step 1 of 100.*look at the data"):
+        quiet(*spoiled(bad, 1), steps=100)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    model = nn.ParameterList([nn.Parameter(torch.tensor(1.0))])
+
+    def loss() -> Tensor:  # finite, with an infinite gradient: the square root at zero
+        return (model[0] - model[0].detach()).abs().sqrt()
+
+    with pytest.raises(
+        ValueError, match="weights must be finite, got NaN or infinity after a loss of 0, at step 1 of 1"
+    ):
+        quiet(model, loss, steps=1, checkpoint=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 2.5}, ValueError, "steps must be a whole number"),
+        ({"steps": True}, ValueError, "steps must be a whole number"),
+        ({"lr": 0.0}, ValueError, "lr must be above 0"),
+        ({"lr": float("nan")}, ValueError, "lr must be above 0"),
+        ({"ema": 1.0}, ValueError, r"ema must lie in \[0, 1\), got 1.0"),
+        ({"ema": -0.1}, ValueError, "ema must lie in"),
+        ({"ema": float("nan")}, ValueError, "ema must lie in"),
+        ({"warmup": 100}, ValueError, "warmup must lie in"),
+        ({"clip": 0.0}, ValueError, "clip must be above 0"),
+        ({"schedule": "cosin"}, ValueError, "schedule must be one of 'cosine', 'constant', got 'cosin'"),
+        ({"log_every": 0}, ValueError, "log_every must be a whole number"),
+        ({"checkpoint_every": -1}, ValueError, "checkpoint_every must be a whole number"),
+        ({"generators": torch.Generator()}, TypeError, "generators must be a sequence"),
+        ({"checkpoint": __file__}, ValueError, "checkpoint must be a folder, got the file"),
+        ({"learning_rate": 0.1}, TypeError, "learning_rate"),
+        ({"model": 3}, TypeError, "model must be a torch.nn.Module, got int"),
+        ({"model": nn.ReLU()}, ValueError, "model must have something to train"),
+        ({"loss": torch.zeros(())}, TypeError, "loss must be a function without arguments"),
+        ({"loss": lambda: 1.0}, TypeError, "loss must return a torch.Tensor, got float"),
+        ({"loss": lambda: torch.tensor(1.0)}, ValueError, "no gradient: was it detached"),
+        (
+            {"loss": lambda: nn.Parameter(torch.ones(())) * 1},
+            ValueError,
+            "no parameter of the model received a gradient",
+        ),
+    ],
+)
+def test_refuses(change: dict, error: type[Exception], match: str) -> None:
+    model = nn.Linear(1, 1)
+    arguments = {"model": model, "loss": lambda: model.weight.sum(), "steps": 3, "progress": False, **change}
+    with pytest.raises(error, match=match):
+        fit(**arguments)
+
+
+@given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=15)
+def test_refuses_a_loss_of_any_other_shape(shape: list[int]) -> None:
+    model = nn.ParameterList([nn.Parameter(torch.ones(shape))])
+    with pytest.raises(ValueError, match="loss must return a scalar, got shape"):
+        quiet(model, lambda: model[0] * 2, steps=1)
+
+
+@pytest.mark.parametrize(("shown", "variable"), [(False, None), (True, "1")])
+def test_progress_never_litters(shown, variable, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    if variable:
+        monkeypatch.setenv("TQDM_DISABLE", variable)
+    model = net()
+    fit(model, regression(model), steps=20, log_every=5, progress=shown)
+    fit(model, regression(model), steps=20, log_every=5)  # standard error is not a terminal here
+    assert capfd.readouterr() == ("", "")
+
+
+# --- resume: in one process ------------------------------------------------------------------------------------------
+
+
+def train(folder: Path | None, stop_after: int | None = None, seed: int = 0, **changes) -> list[bytes]:
+    model, generator = net(seed), torch.Generator().manual_seed(7)
+    options = {"steps": 60, "clip": 1.0, "generators": [generator], "checkpoint_every": 10, "log_every": 7, **changes}
+    history = quiet(model, regression(model, generator, stop_after), checkpoint=folder, **options)
+    return fingerprint(model, history)
+
+
+def interrupted(folder: Path, **changes) -> list[bytes]:
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, stop_after=35, **changes)
+    return train(folder, seed=99, **changes)  # other initial weights, another seed: all of that is in the checkpoint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ema": None}, {"optimizer": partial(torch.optim.SGD, momentum=0.9)}, {"optimizer": torch.optim.SGD}],
+    ids=["default", "no average", "momentum", "no optimizer state"],
+)
+def test_resume_is_exact(changes: dict, tmp_path: Path) -> None:
+    whole = train(None, **changes)
+    assert interrupted(tmp_path, **changes) == whole
+    assert train(tmp_path, stop_after=0, **changes) == whole  # a finished training is only loaded
+    assert len(list(tmp_path.iterdir())) == 4  # two checkpoints of two files
+
+
+@torch.no_grad()
+def parameters_only(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    for key, parameter in model.named_parameters():
+        parameter.copy_(tensors[key])
+
+
+def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant a resume that leaves one thing out."""
+    resume, restore = _run.Run._resume, _run._set_random_state
+
+    def forgetful(run: _run.Run) -> None:
+        resume(run)
+        if name == "averages":
+            run.averages = [p.detach().clone() for p in run.parameters]
+
+    if name == "optimizer":
+        monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda self, state: None)
+    elif name == "global generator":
+        monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
+    elif name == "own generator":
+        monkeypatch.setattr(_run, "_set_random_state", lambda state, generators: restore(state, ()))
+    elif name == "buffers":
+        monkeypatch.setattr(_run, "copy_weights", parameters_only)
+    monkeypatch.setattr(_run.Run, "_resume", forgetful)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "averages", "global generator", "own generator", "buffers"])
+def test_a_resume_that_forgets_fails_the_same_check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=35)
+    forget(name, monkeypatch)
+    resumed = train(tmp_path, seed=99)
+    monkeypatch.undo()
+    assert resumed != whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"steps": 61}, "steps is 60 there and 61 now"),
+        ({"lr": 0.02}, "lr is 0.01 there and 0.02 now"),
+        ({"ema": None}, "ema is 0.999 there and 0.0 now"),
+        ({"clip": None}, "clip is 1.0 there and None now"),
+        ({"generators": []}, "generators is 1 there and 0 now"),
+        ({"optimizer": torch.optim.SGD}, r"optimizer is AdamW\(betas=\(0.9, 0.999\), .* there and SGD\("),
+    ],
+)
+def test_resume_refuses_other_settings(changes: dict, match: str, tmp_path: Path) -> None:
+    whole = train(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        train(tmp_path, **changes)
+    assert train(tmp_path) == whole
+
+
+def test_resume_refuses_another_model(tmp_path: Path) -> None:
+    small, large = nn.Linear(2, 2), nn.Linear(3, 2)
+    quiet(small, lambda: small.weight.square().sum(), steps=2, checkpoint=tmp_path)
+    before = large.weight.clone()
+    with pytest.raises(
+        ValueError, match=r"weight weight is torch.float32 \(2, 2\) there and torch.float32 \(2, 3\) now"
+    ):
+        quiet(large, lambda: large.weight.square().sum(), steps=2, checkpoint=tmp_path)
+    assert torch.equal(large.weight, before)
+
+
+# --- damaged files ---------------------------------------------------------------------------------------------------
+
+
+def flip(file: Path, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped byte in the weights": ("safetensors", lambda file: flip(file, 5000), "was altered"),
+    "flipped byte in the record": ("json", lambda file: flip(file, 40), "altered"),
+    "weights cut short": ("safetensors", lambda file: os.truncate(file, 3000), "holds 3000 bytes, but"),
+    "weights emptied": ("safetensors", lambda file: os.truncate(file, 0), "holds 0 bytes, but"),
+    "record cut short": ("json", lambda file: os.truncate(file, 300), "was cut short or altered"),
+    "record emptied": ("json", lambda file: os.truncate(file, 0), "was cut short or altered"),
+    "weights missing": ("safetensors", os.remove, "is missing"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(damage: str, tmp_path: Path) -> None:
+    whole = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=35)
+    suffix, harm, match = DAMAGES[damage]
+    harm(tmp_path / f"step-00000030.{suffix}")
+    files = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=rf"step-00000030\.{suffix} .*{match}") as error:
+        train(tmp_path)
+    newest, older = tmp_path / "step-00000030.json", tmp_path / "step-00000020.json"
+    assert f"delete {newest} to go on from {older}" in str(error.value)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
+    newest.unlink()
+    assert train(tmp_path) == whole
+
+
+def test_when_no_checkpoint_is_whole_the_message_says_so(tmp_path: Path) -> None:
+    train(tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        flip(file, 1000)
+    with pytest.raises(ValueError, match=r"step-00000060\.safetensors was altered.*start from the beginning"):
+        train(tmp_path)
+
+
+def test_what_a_killed_write_leaves_is_passed_over(tmp_path: Path) -> None:
+    whole = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=35)
+    for name in ("step-00000040.safetensors", "step-00000040.json.tmp", "step-00000050.safetensors.tmp"):
+        (tmp_path / name).write_bytes(b"half of it")
+    assert train(tmp_path, seed=99) == whole
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json"] * 2 + [".safetensors"] * 2
+
+
+def test_any_changed_byte_is_refused(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    quiet(model, lambda: model.weight.square().sum(), steps=2, checkpoint=tmp_path)
+    (record,) = tmp_path.glob("*.json")
+    for file, stride in ((record, 3), (record.with_suffix(".safetensors"), 61)):
+        content = file.read_bytes()
+        for place in range(0, len(content), stride):
+            flip(file, place)
+            with pytest.raises(ValueError, match=file.name):
+                checkpoints.read(record)
+            file.write_bytes(content)
+    checkpoints.read(record)
+    renamed = record.with_name("step-00000009.json")
+    record.rename(renamed)
+    with pytest.raises(ValueError, match="its name does not fit"):
+        checkpoints.read(renamed)
+
+
+def test_weights_survive_a_file_or_are_refused(tmp_path: Path) -> None:
+    model, other = net(0), net(1)
+    path = save_weights(model, tmp_path / "deep" / "net.safetensors", steps=3)
+    assert load_weights(other, path) == {"steps": 3}
+    nothing = History(torch.zeros(1), torch.zeros(1), 0, "cpu", 0)
+    assert fingerprint(other, nothing) == fingerprint(model, nothing)
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        flip(path, place)
+        with pytest.raises(ValueError, match=r"net\.safetensors"):
+            load_weights(other, path)
+        path.write_bytes(content)
+    os.truncate(path, 700)
+    with pytest.raises(ValueError, match="cut short"):
+        load_weights(other, path)
+    save_weights(nn.Linear(3, 16), path)
+    with pytest.raises(ValueError, match=r"0.bias is absent in the file and \(16,\) in the model"):
+        load_weights(other, path)
+    with pytest.raises(FileNotFoundError):
+        load_weights(other, tmp_path / "nothing")
+
+
+def test_weights_of_a_checkpoint_are_the_averaged_ones(tmp_path: Path) -> None:
+    model, other = net(0), net(1)
+    quiet(model, regression(model), steps=20, checkpoint=tmp_path)
+    assert load_weights(other, tmp_path) == {"step": 20}
+    for name, tensor in checkpoints.weights(model).items():
+        assert torch.equal(tensor, checkpoints.weights(other)[name])
+
+
+# --- resume: SIGKILL -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are needed")
+def test_ten_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    command = [sys.executable, Path(__file__).with_name("kill_training.py"), tmp_path, str(seed)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    result = json.loads(done.stdout)
+    print(f"seed {seed}: {result}")
+    assert result["kills"] >= 10, f"seed {seed}"
+    assert result["resumed"] >= 3, f"seed {seed}: hardly any kill fell between the first checkpoint and the end"
+    assert result["killed"] == [result["whole"]] * len(result["killed"]), f"seed {seed}: {result}"
