@@ -28,6 +28,8 @@ class Estimate(NamedTuple):
     def __repr__(self) -> str:
         if not 0 < self.error < math.inf:
             return f"{self.value:.4g} ± {self.error:g}"
+        if self.error < 1e-6:
+            return f"{self.value:.1e} ± {self.error:.1e}"
         digits = -math.floor(math.log10(self.error))
         digits = max(0, digits + (round(self.error * 10**digits, 6) < 2))  # two digits where the first is a 1
         return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"

@@ -109,7 +109,7 @@ def panels(
         fig, grid = plt.subplots(
             rows,
             columns,
-            figsize=(size * columns, (height or (size if square else 0.85 * size)) * rows),
+            figsize=(size * columns, (height or (size + 0.35 if square else 0.85 * size)) * rows),
             squeeze=False,
             sharex=square,
             sharey=square,
