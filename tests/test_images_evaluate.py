@@ -18,6 +18,7 @@ from fmtutor.images import (
     feature_distance,
     frechet_distance,
     nearest_distance,
+    quantize,
     train_classifier,
 )
 
@@ -130,6 +131,14 @@ def test_feature_distance_is_its_reference_for_real_images_and_above_it_for_othe
     assert feature_distance(judge.features, without, real, generator=seeded()).distance > 2 * same.reference
     noise = torch.randn(real.shape, generator=seeded())
     assert feature_distance(judge.features, noise, real, generator=seeded()).distance > 2 * same.reference
+    # A generator that is right to second order, class by class, and still draws no strokes.
+    gaussians = []
+    for k in range(10):
+        x = train.images[train.labels == k].flatten(1)
+        spread = torch.linalg.cholesky(x.T.cov() + 1e-4 * torch.eye(64))
+        gaussians.append(x.mean(0) + torch.randn(45, 64, generator=seeded(k)) @ spread.T)
+    blurred = quantize(torch.cat(gaussians).reshape(-1, 1, 8, 8))
+    assert feature_distance(judge.features, blurred, real, generator=seeded()).distance > 1.5 * same.reference
 
 
 def test_confidence_and_histogram_follow_the_classifier(judge: Classifier) -> None:
