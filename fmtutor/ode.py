@@ -87,7 +87,9 @@ def solve(
         states = torchdiffeq.odeint(counted, x, grid, method=method)[kept]
     else:
         _validate.positive("rtol", rtol), _validate.positive("atol", atol)
-        states = torchdiffeq.odeint(counted, x, times, method=method, rtol=rtol, atol=atol)
+        # left to itself torchdiffeq looks beyond the last time, where a field need not exist, and interpolates back
+        options = {"first_step": 0.01 * (times[-1] - times[0]).abs(), "step_t": times[1:]}
+        states = torchdiffeq.odeint(counted, x, times, method=method, rtol=rtol, atol=atol, options=options)
     return Solution(states[-1], times, states, calls)
 
 
@@ -110,7 +112,7 @@ def _grid(times: Float[Tensor, " times"], steps: int) -> tuple[Tensor, list[int]
         raise ValueError(f"steps must be a whole number above 0, got {steps!r}")
     gaps = times.diff().abs()
     shares = [max(1, math.ceil(steps * float(gap / gaps.sum()) - 1e-3)) for gap in gaps]
-    pieces = [torch.lerp(a, b, torch.arange(n, device=times.device) / n)
+    pieces = [torch.lerp(a, b, torch.arange(n).to(times) / n)
               for a, b, n in zip(times[:-1], times[1:], shares, strict=True)]  # fmt: skip
     kept = [0]
     for n in shares:
@@ -151,14 +153,15 @@ def divergence(
         >>> u, div
         (tensor([[1., 2.]]), tensor([3.]))
     """
-    _validate.floating("x", x)
+    if _validate.floating("x", x).dim() == 0:
+        raise ValueError("x must have shape (batch, *event), got a single number")
     _validate.choice("estimator", estimator, ESTIMATORS)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     z = _probes(x, estimator, probes, generator)
 
     def push(direction: Tensor) -> tuple[Tensor, Tensor]:
         u, ju = torch.func.jvp(lambda at: velocity(t, at), (x,), (direction.expand_as(x).contiguous(),))
-        return _validate.output_like("velocity", u, x), (direction * ju).flatten(1).sum(1)
+        return _validate.output_like("velocity", u, x), _validate.flat(direction * ju).sum(1)
 
     u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)
     return u, along.sum(0) if estimator == "exact" else along.mean(0)
