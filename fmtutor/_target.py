@@ -37,8 +37,9 @@ class Target(torch.distributions.Distribution):
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)`, from torch's global generator unless another is given."""
         shape = Size(sample_shape)
+        n = shape.numel()
         with torch.no_grad():
-            return self._draw(shape.numel(), generator).reshape(*shape, *self.event_shape)
+            return self._draw(max(n, 1), generator)[:n].reshape(*shape, *self.event_shape)
 
     def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
         raise NotImplementedError(f"{type(self).__name__} cannot be sampled")
@@ -88,14 +89,15 @@ class Target(torch.distributions.Distribution):
         if x.shape[1:] != self.event_shape or x.dim() == 0:
             wanted = ", ".join(["batch", *map(str, self.event_shape)])
             raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
-        sigma = _validate.per_row("sigma", sigma, x)
+        alpha, sigma = _validate.per_row("alpha", alpha, x), _validate.per_row("sigma", sigma, x)
+        _validate.finite("alpha", alpha)
         if sigma.device.type == "cpu" and not (sigma > 0).all():
             raise ValueError(f"sigma must be above 0: without noise there is no posterior, got {sigma.min().item():g}")
-        return x, _validate.per_row("alpha", alpha, x), sigma
+        return x, alpha, sigma
 
     def _rows(self, value: Tensor) -> Tensor:
         """`value` of shape `(*sample, *event)` as `(batch, *event)`, checked."""
-        _validate.floating("value", value)
+        _validate.finite("value", value)
         events = len(self.event_shape)
         if value.dim() < events or value.shape[value.dim() - events :] != self.event_shape:
             raise ValueError(f"value must end in the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}")

@@ -40,6 +40,8 @@ def same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
 
 def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
     """`value`, a scalar or one number a row, as a tensor `(batch, 1, ..., 1)` that lines up with `x` `(batch, *event)`."""
+    if floating("x", x).dim() == 0:  # in whole numbers a time of 0.25 would become 0
+        raise ValueError("x must have shape (batch, *event), got a single number")
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if value.dim() > 1 or (value.dim() == 1 and len(value) != len(x)):
         raise ValueError(
@@ -48,6 +50,11 @@ def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
         )
     column = value.expand(len(x)).reshape(-1, *[1] * (x.dim() - 1))
     return column.contiguous()  # autodiff cannot attach a tangent to numbers that share memory
+
+
+def flat(x: Tensor) -> Tensor:
+    """`x` `(batch, *event)` as `(batch, numbers of an event)`, also where an event is one number or the batch is empty."""
+    return x.reshape(len(x), x.shape[1:].numel())
 
 
 def time(t: Tensor | float, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from fmtutor import _validate
 from fmtutor._target import Target
 from fmtutor.mixtures import EightGaussians, Empirical, GaussianMixture
 from fmtutor.toys import Checkerboard, Pinwheel, Spirals, TwoMoons
@@ -44,7 +45,7 @@ class StandardNormal(Target):
         return self._normal(n, *self.event_shape, generator=generator)
 
     def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
-        rows = self._rows(value).flatten(1)
+        rows = _validate.flat(self._rows(value))
         log_prob = -0.5 * (rows**2).sum(1) - 0.5 * rows.shape[1] * math.log(2 * math.pi)
         return log_prob.reshape(value.shape[: value.dim() - len(self.event_shape)])
 

@@ -136,7 +136,7 @@ class ContinuousFlow(torch.distributions.Distribution):
             x = state[:, :-1].reshape(-1, *self.event_shape)
             fixed: Generator | None = None if seed is None else Generator(x.device).manual_seed(seed)
             u, div = divergence(self.velocity, t, x, self.estimator, self.probes, fixed)
-            return torch.cat([u.flatten(1), div[:, None]], 1)
+            return torch.cat([_validate.flat(u), div[:, None]], 1)
 
         return field
 

@@ -95,4 +95,4 @@ def flow_matching_loss(
 
 def _squared_error(velocity: Velocity, t: Tensor, xt: Tensor, ut: Tensor, reduction: str) -> Tensor:
     error = (_validate.output_like("velocity", velocity(t, xt), xt) - ut).square()
-    return error.mean() if reduction == "mean" else error.flatten(1).mean(1)
+    return error.mean() if reduction == "mean" else _validate.flat(error).mean(1)

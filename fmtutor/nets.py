@@ -51,6 +51,7 @@ class VelocityMLP(nn.Module):
         scale: their standard deviation, in radians per unit of x.
 
     Raises:
+        TypeError: x does not hold floating-point numbers.
         ValueError: x is not `(batch, dim)`, or t is neither a scalar nor `(batch,)`.
 
     Example:
@@ -66,15 +67,15 @@ class VelocityMLP(nn.Module):
         layers: list[nn.Module] = []
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(i, o), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], dim))
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        if x.dim() != 2 or x.shape[1] != self.dim:
+        if _validate.floating("x", x).dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         return self.layers(torch.cat([self.position(x), self.time(_validate.time(t, x))], 1))
 
     @staticmethod
     def time(t: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 9"]:
         """t beside four octaves of sines and cosines."""
-        angle = math.pi * t * torch.tensor([1.0, 2.0, 4.0, 8.0]).to(t)
+        angle = math.pi * t * torch.exp2(torch.arange(4, dtype=t.dtype, device=t.device))
         return torch.cat([t, torch.sin(angle), torch.cos(angle)], 1)

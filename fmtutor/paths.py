@@ -151,8 +151,10 @@ class AffinePath:
             to: likewise.
 
         Raises:
-            ValueError: an unknown name, a shape that differs from x's, or a time at which the source does not determine
-                the answer (noise says nothing of data where alpha = 0, nor data of noise where sigma = 0).
+            TypeError: x or the prediction does not hold floating-point numbers.
+            ValueError: an unknown name, a value that is not finite, a shape that differs from x's, or a time at which the
+                source does not determine the answer (noise says nothing of data where alpha = 0, nor data of noise where
+                sigma = 0).
 
         Source: Lipman et al. (2024), "Flow Matching Guide and Code", table 1.
 
@@ -162,6 +164,7 @@ class AffinePath:
             tensor([[2.]])
         """
         _validate.choice("source", source, PREDICTIONS), _validate.choice("to", to, PREDICTIONS)
+        _validate.finite("x", x), _validate.finite("prediction", prediction)
         _validate.same_shape("x", x, "prediction", prediction)
         c = self.coefficients(t, x)
         if "score" in (source, to):
@@ -223,4 +226,5 @@ class AffinePath:
         if condition.device.type == "cpu" and not condition.all():
             times = torch.as_tensor(t).expand(len(condition)) if torch.as_tensor(t).dim() == 0 else torch.as_tensor(t)
             at = times[~condition.flatten()][0].item()
-            raise ValueError(f"at t = {at:g}, {what} on the path of {self.schedule}: stop at t = {1 - 1e-6} or earlier")
+            hint = f"; stop at t = {1 - 1e-6} or earlier" if at > 0.5 else "; start later"
+            raise ValueError(f"at t = {at:g}, {what} on the path of {self.schedule}{hint}")
