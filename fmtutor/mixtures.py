@@ -43,7 +43,8 @@ class GaussianMixture(Target):
         if weights.shape != means.shape[:1] or (weights < 0).any() or weights.sum() == 0:
             raise ValueError(f"weights must be {len(means)} numbers, none negative, not all 0, got {weights}")
         self.means, self.scale = means, _validate.positive("scale", scale, or_zero=True)
-        self.weights = (weights / weights.sum()).to(means)
+        weights = weights.to(means)
+        self.weights = weights / weights.sum()
         self._like = means.new_zeros(())
 
     def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
@@ -70,11 +71,11 @@ class GaussianMixture(Target):
     def responsibilities(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch k"]:
         """The probability of each component given that `alpha x1 + sigma x0 = x`, `(batch, components)`."""
         x, alpha, sigma = self._seen(x, alpha, sigma)
-        return torch.softmax(self._log_joint(x.flatten(1), alpha.flatten(), sigma.flatten()), 1)
+        return torch.softmax(self._log_joint(_validate.flat(x), alpha.flatten(), sigma.flatten()), 1)
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Float[Tensor, "batch k"]:
         """log of weight times density of every component at every row, without cancellation however small sigma."""
-        means = self.means.to(x).flatten(1)
+        means = _validate.flat(self.means.to(x))
         variance = (alpha * self.scale) ** 2 + sigma**2
         square = ((x[:, None] - alpha[:, None, None] * means) ** 2).sum(-1)
         log_normal = -0.5 * square / variance[:, None] - 0.5 * x.shape[1] * torch.log(2 * math.pi * variance)[:, None]
@@ -82,7 +83,7 @@ class GaussianMixture(Target):
 
     def _compare(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The average component centre as seen from each x, and the log-density there, in blocks that fit in memory."""
-        rows, means = x.flatten(1), self.means.to(x).flatten(1)
+        rows, means = _validate.flat(x), _validate.flat(self.means.to(x))
         size = max(1, _CHUNK // means.numel())
         found = []
         for x_, alpha_, sigma_ in zip(rows.split(size), alpha.split(size), sigma.split(size), strict=True):
