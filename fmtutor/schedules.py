@@ -6,6 +6,7 @@ Chapter 3 introduces them with the linear one; chapter 5 compares all five.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -38,15 +39,20 @@ class Schedule:
 
     def d_alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The derivative of `alpha` with respect to time, same shape as `t`."""
-        return torch.func.jvp(self.alpha, (t,), (torch.ones_like(t),))[1]
+        return _derivative(self.alpha, t)
 
     def d_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The derivative of `sigma` with respect to time, same shape as `t`."""
-        return torch.func.jvp(self.sigma, (t,), (torch.ones_like(t),))[1]
+        return _derivative(self.sigma, t)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value:g}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
+
+
+def _derivative(f: Callable[[Tensor], Tensor], t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    t = t.contiguous()  # autodiff cannot attach a tangent to numbers that share memory
+    return torch.func.jvp(f, (t,), (torch.ones_like(t),))[1]
 
 
 class Linear(Schedule):
@@ -131,7 +137,7 @@ class VarianceExploding(Schedule):
         sigma_max: the noise at t = 0, in units of the data, above 0.
 
     Raises:
-        ValueError: a scale is not above 0.
+        ValueError: a scale is not above 0, or `sigma_max` is not above `sigma_min`.
 
     Example:
         >>> VarianceExploding(sigma_max=1.0).sigma(torch.tensor([0.0, 0.5, 1.0]))
@@ -141,6 +147,8 @@ class VarianceExploding(Schedule):
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 10.0) -> None:
         self.sigma_min = _validate.positive("sigma_min", sigma_min)
         self.sigma_max = _validate.positive("sigma_max", sigma_max)
+        if sigma_max <= sigma_min:
+            raise ValueError(f"sigma_max must be above sigma_min, got {sigma_max} and {sigma_min}: noise falls with time")
 
     def alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.ones_like(t)
