@@ -23,6 +23,15 @@ _STYLE = """
 """
 
 
+def own_ground(name: str) -> str:
+    """CSS that keeps a dark page from laying a light ground behind the outputs of class `name`.
+
+    The book's theme does that to every output of a cell, because most are made for white paper.
+    """
+    plain = "background: none !important; color: inherit !important; padding: 0 !important;"
+    return f".text_html:has(> .{name}) {{ {plain} }}"
+
+
 class Source:
     """The source of an object: highlighted in a notebook and on a page, plain in a terminal.
 
@@ -39,9 +48,10 @@ class Source:
 
     def _repr_html_(self) -> str:
         # `notranslate` and the two classes are those of a page's own code blocks, whose theme then styles this one.
+        style = own_ground("fmtutor-show") + _STYLE
         return (
             f'<div class="fmtutor-show highlight-python notranslate" aria-label="Source of {html.escape(self.name)}">'
-            f'<style>{_STYLE}</style><div class="highlight"><pre>{_marked(self.code)}</pre></div></div>'
+            f'<style>{style}</style><div class="highlight"><pre>{_marked(self.code)}</pre></div></div>'
         )
 
 

@@ -175,6 +175,7 @@ def test_cards() -> None:
         assert "a < b" not in card
         assert bool(result) is (status == "passed")
         assert "\n" not in repr(result)
+        assert ".text_html:has(> .fmtutor-check) { background: none" in card  # readable on a dark page
     assert "<code>x1 - x</code>" in Result(True, "`x1 - x`")._repr_html_()
     assert repr(Result(False, "not attempted yet", "name", pending=True)) == "… name: not attempted yet"
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fmtutor.show import own_ground
+
 # A theme's colours come first (the built page), then Jupyter's, then Okabe-Ito ones that read on white and on black.
 _COLOUR = {
     "passed": "var(--pst-color-success, #009E73)",
@@ -69,7 +71,7 @@ class Result:
             "border-radius:.3em;background:rgba(127,127,127,.08);color:var(--pst-color-text-base, inherit);"
             'overflow-wrap:anywhere">'
             f'<strong style="color:{colour}"><span aria-hidden="true">{_MARK[status]}</span> {_WORD[status]}</strong>'
-            f"{name}{message}</div>"
+            f"{name}{message}<style>{own_ground('fmtutor-check')}</style></div>"
         )
 
 
@@ -107,6 +109,7 @@ class Catalogue:
         )
         head = '<tr><th scope="col">chapter</th><th scope="col">exercise</th><th scope="col">what is asked</th></tr>'
         return (
-            '<div style="overflow-x:auto"><table class="fmtutor-catalogue table">'
+            f'<div class="fmtutor-catalogue" style="overflow-x:auto"><style>{own_ground("fmtutor-catalogue")}</style>'
+            '<table class="table">'
             f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
         )

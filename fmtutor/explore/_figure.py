@@ -19,6 +19,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fmtutor.show import own_ground
+
 NOISE, DATA, PATH, GREY = "#56B4E9", "#E69F00", "#009E73", "#767676"
 
 Picture = Figure | np.ndarray | Tensor
@@ -65,7 +67,7 @@ class Explorable:
         # A page may hold one name twice (a cell run again, an output shown twice): each copy is started once.
         return (
             f'<div class="fmtutor-explore" id="{name}" role="group" aria-label="{html.escape(self.alt)}">'
-            f"<style>{_resource('explore.css')}</style>{self.markup()}"
+            f"<style>{own_ground('fmtutor-explore')}\n{_resource('explore.css')}</style>{self.markup()}"
             f"<script>for (const root of document.querySelectorAll('#{name}:not([data-alive])')) "
             f"{{ root.dataset.alive = 1; (() => {{ const data = {numbers};\n{script} }})(); }}</script></div>"
         )
@@ -80,7 +82,7 @@ class Explorable:
 
         def redraw(_: Any = None) -> None:
             values = {name: slider.value for name, slider in sliders.items()}
-            picture.value = img(uri(self.draw(**values)), self.alt)
+            picture.value = img(uri(self.draw(**values), "webp"), self.alt)
 
         for slider in sliders.values():
             slider.observe(redraw, "value")
