@@ -31,7 +31,7 @@ CASES = {
             (_toward(lambda t, x: torch.tanh(x / (1 - t) ** 2)), "factor `t`"),
             (_toward(lambda t, x: torch.tanh(2 * t * x / (1 - t) ** 2)), "twice too steep"),
             (_toward(lambda t, x: x.sign()), "stay soft"),
-            (lambda t, x: torch.tanh(t * x / (1 - t) ** 2), "mean of the data"),
+            (lambda t, x: torch.tanh(t * x / (1 - t) ** 2), "seen from x"),
         ],
     ),
     "perfect_fit": (
