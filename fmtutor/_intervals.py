@@ -18,7 +18,7 @@ _NARROW = 0.5  # below this width, or this fall of the log-density across it, qu
 
 
 @cache
-def _gauss_legendre(n: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def _gauss_legendre(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Nodes on [-1/2, 1/2] and weights that sum to one."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return nodes / 2, weights / 2
