@@ -19,9 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
-from myst_index import Book  # noqa: E402
+from myst_index import Book, pages_in_toc  # noqa: E402
 
-built = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run make book first")
+
+def not_built() -> bool:
+    """Whether a page is missing from the built book, or was changed after it was built."""
+    sources = ((ROOT / "book" / f"{name}.md", HTML / f"{name}.html") for name in pages_in_toc(ROOT))
+    return any(not page.exists() or page.stat().st_mtime < source.stat().st_mtime for source, page in sources)
+
+
+built = pytest.mark.skipif(not_built(), reason="the book is not built, or older than its pages: run make book first")
 
 HEAD = """---
 jupytext: {text_representation: {extension: .md, format_name: myst}}

@@ -176,6 +176,11 @@ def escape_bars(app: Sphinx, what: str, name: str, obj: object, options: object,
             lines[i] = "`".join(p if j % 2 else p.replace("|", "\\|") for j, p in enumerate(line.split("`")))
 
 
+def skip_aliases(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """A named tuple's fields are told by its docstring; "Alias for field number 0" tells nobody anything."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this."""
     TocTreeCollectorWithStyles.assign_section_numbers = number_chapters
@@ -183,6 +188,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(Folded, html=(visit_folded, depart_folded))
     app.connect("doctree-resolved", fold)
     app.connect("missing-reference", resolve_short_name)
+    app.connect("autodoc-skip-member", skip_aliases)
     app.connect("autodoc-process-docstring", escape_bars)
     # Before the theme (501) copies its options, after everyone else has set theirs.
     app.connect("config-inited", configure, priority=900)
