@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 import yaml
@@ -193,7 +194,7 @@ def test_the_floors_hold_and_an_import_upwards_is_found(tmp_path, line, code):
 
 def examples(kind: str) -> list[str]:
     """The blocks of code in CONTRIBUTING.md below a comment that names them."""
-    return re.findall(rf"<!-- example: {kind} -->\n(`{{3,}})\w+\n(.*?)\n\1\n", CONTRIBUTING.read_text(), re.S)
+    return re.findall(rf"<!-- example: {kind} -->\n *(`{{3,}})\w+\n(.*?)\n *\1\n", CONTRIBUTING.read_text(), re.S)
 
 
 def in_a_new_process(code: str) -> list[str]:
@@ -211,6 +212,9 @@ SCHEDULE = """
 import torch
 t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
 schedule, h = Smoothstep(), 1e-6
+by_autodiff = torch.stack([schedule.alpha(t), schedule.sigma(t), schedule.d_alpha(t), schedule.d_sigma(t)], dim=1)
+hand = torch.tensor([by_hand("smoothstep", x) for x in t.tolist()], dtype=t.dtype)
+assert torch.allclose(by_autodiff, hand, atol=1e-12)
 for f, d in ((schedule.alpha, schedule.d_alpha), (schedule.sigma, schedule.d_sigma)):
     assert torch.allclose(d(t), (f(t + h) - f(t - h)) / (2 * h), atol=1e-8)
     assert not torch.allclose(-d(t), (f(t + h) - f(t - h)) / (2 * h), atol=1e-8)
@@ -223,7 +227,9 @@ for name, ends in ({"alpha": (0.0, 1.0), "sigma": (1.0, 0.0)}).items():
 def test_the_schedule_of_contributing_runs():
     definition, use = (code for _, code in examples("schedule"))
     promised = float(use.rpartition(" ")[2])
-    (printed,) = in_a_new_process(definition + SCHEDULE + "torch.manual_seed(0)\n" + use)
+    ((_, rows),) = examples("by hand")
+    by_hand = "\ndef by_hand(name, t):\n" + indent(dedent(rows), "    ")
+    (printed,) = in_a_new_process(definition + by_hand + SCHEDULE + "torch.manual_seed(0)\n" + use)
     assert float(printed.strip("tensor()")) == pytest.approx(promised, abs=0.05)
 
 
