@@ -1,7 +1,7 @@
 """Flow matching, to learn from and to work with: the package that the fmtutor book is built from.
 
-The whole method is on one screen at the top of the book. Everything named here is taught in a chapter; `plots`, `check`,
-`explore` and `images` are imported when they are first used.
+The whole method is on one screen at the top of the book. Everything named here is taught in a chapter; `plots`,
+`check`, `explore` and `images` are imported when they are first used.
 """
 
 from __future__ import annotations

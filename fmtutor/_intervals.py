@@ -34,7 +34,7 @@ def _log_normal(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def _narrow(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the mean density, and the mean place, over an interval so narrow that a polynomial follows the density across it."""
+    """Log of the mean density, and the mean place, over an interval so narrow that a polynomial follows the density."""
     nodes, weights = (torch.as_tensor(a, dtype=centre.dtype, device=centre.device) for a in _gauss_legendre())
     z = centre[..., None] + width[..., None] * nodes
     log_terms = _log_normal(z) + torch.log(weights)
@@ -63,8 +63,8 @@ def truncated_normal(
     """Of a standard normal z cut to [low, high]: the log of its mean density there, and where its mean lies.
 
     Returns:
-        `log((Phi(high) - Phi(low)) / (high - low))`, and `(E[z] - centre) / width`, from -1/2 at the lower end to 1/2 at
-        the upper one. Both have limits as the width goes to zero: the log-density at the centre, and 0.
+        `log((Phi(high) - Phi(low)) / (high - low))`, and `(E[z] - centre) / width`, from -1/2 at the lower end to 1/2
+        at the upper one. Both have limits as the width goes to zero: the log-density at the centre, and 0.
 
     Source: Johnson, Kotz and Balakrishnan (1994), Continuous Univariate Distributions 1, section 10.1.
 

@@ -1,4 +1,4 @@
-"""What every distribution of the package has in common: `Target`, a torch Distribution that knows the truth about itself.
+"""What every distribution of the package has in common: `Target`, a torch Distribution that knows itself.
 
 The distributions themselves are listed in `distributions`, which chapter 3 opens first.
 """
@@ -18,7 +18,7 @@ from fmtutor import _validate
 class Target(torch.distributions.Distribution):
     """A torch Distribution that moves between devices and draws from a generator; its `batch_shape` is empty."""
 
-    arg_constraints: dict = {}  # noqa: RUF012 (torch's own name and type)
+    arg_constraints: dict = {}
 
     def __init__(self, *event: int) -> None:
         super().__init__(event_shape=Size(event), validate_args=False)
@@ -33,7 +33,7 @@ class Target(torch.distributions.Distribution):
         return moved
 
     def sample(
-        self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None
+        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)`, from torch's global generator unless another is given."""
         shape = Size(sample_shape)

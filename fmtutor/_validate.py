@@ -34,12 +34,13 @@ def same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
     """Raise unless two tensors have one shape: broadcasting one against the other is always a mistake here."""
     if a.shape != b.shape:
         raise ValueError(
-            f"{name_a} and {name_b} must have the same shape, got {name_a} {tuple(a.shape)} and {name_b} {tuple(b.shape)}"
+            f"{name_a} and {name_b} must have the same shape, "
+            f"got {name_a} {tuple(a.shape)} and {name_b} {tuple(b.shape)}"
         )
 
 
 def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
-    """`value`, a scalar or one number a row, as a tensor `(batch, 1, ..., 1)` that lines up with `x` `(batch, *event)`."""
+    """`value`, a scalar or one number a row, as `(batch, 1, ..., 1)`, which lines up with `x` `(batch, *event)`."""
     if floating("x", x).dim() == 0:  # in whole numbers a time of 0.25 would become 0
         raise ValueError("x must have shape (batch, *event), got a single number")
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
@@ -53,7 +54,7 @@ def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
 
 
 def flat(x: Tensor) -> Tensor:
-    """`x` `(batch, *event)` as `(batch, numbers of an event)`, also where an event is one number or the batch is empty."""
+    """`x` `(batch, *event)` as `(batch, numbers of an event)`, also where an event is one number or nothing came."""
     return x.reshape(len(x), x.shape[1:].numel())
 
 

@@ -1,8 +1,8 @@
 """Targets and noise: distributions that can be sampled and that know the truth about themselves.
 
 A target here knows its density and, seen through the noise of any path, its exact posterior mean and density. So a
-chapter never says "looks right": it measures. Chapter 3 uses them first. The mixtures are written in `mixtures`, the toy
-targets in `toys`.
+chapter never says "looks right": it measures. Chapter 3 uses them first. The mixtures are written in `mixtures`, the
+toy targets in `toys`.
 """
 
 from __future__ import annotations

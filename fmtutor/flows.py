@@ -1,7 +1,7 @@
 """A velocity field and a base, as one `torch.distributions.Distribution` that samples and knows its density.
 
-Every model of the book ends as one of these, so all are compared by the same three lines. Chapter 2 derives the density;
-chapters 3 and 4 use it.
+Every model of the book ends as one of these, so all are compared by the same three lines. Chapter 2 derives the
+density; chapters 3 and 4 use it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class ContinuousFlow(torch.distributions.Distribution):
     """Where the base goes when it follows the velocity from t = 0 to t = 1.
 
     `log_prob` follows x back to the base and adds up the divergence on the way:
-    `log p1(x1) = log p0(x0) - integral of div v dt`. Its gradient reaches x and the parameters of the velocity, which is
-    how a continuous flow is trained by likelihood; to evaluate many points, work under `torch.no_grad()`.
+    `log p1(x1) = log p0(x0) - integral of div v dt`. Its gradient reaches x and the parameters of the velocity, which
+    is how a continuous flow is trained by likelihood; to evaluate many points, work under `torch.no_grad()`.
 
     Args:
         velocity: `v(t, x)`.
@@ -32,8 +32,8 @@ class ContinuousFlow(torch.distributions.Distribution):
         atol: the absolute tolerance, if it is adaptive.
         t1: where to stop. Below 1 for an exact field, which no longer exists once the noise is gone.
         estimator: the divergence, as in `ode.divergence`: "exact", "rademacher" or "gaussian".
-        probes: how many random vectors an estimated divergence uses in each evaluation; an adaptive solver keeps them for
-            the whole solve, since it could not step through noise that is new at every look.
+        probes: how many random vectors an estimated divergence uses in each evaluation; an adaptive solver keeps them
+            for the whole solve, since it could not step through noise that is new at every look.
 
     Attributes:
         nfe: how often the velocity was evaluated in the last call; 0 before it.
@@ -51,7 +51,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         (tensor([-1.9189]), tensor([-1.9189]))
     """
 
-    arg_constraints: dict = {}  # noqa: RUF012 (torch's own name and type)
+    arg_constraints: dict = {}
     has_rsample = True
 
     def __init__(
@@ -81,7 +81,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         self.nfe = 0
 
     def rsample(
-        self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None
+        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)` whose gradient reaches the velocity's parameters."""
         shape = Size(sample_shape)
@@ -90,7 +90,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(*shape, *self.event_shape)
 
     def sample(
-        self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None
+        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)`, without a gradient; a generator needs a base that takes one."""
         with torch.no_grad():

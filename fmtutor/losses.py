@@ -41,8 +41,8 @@ def conditional_flow_matching_loss(
 
     Raises:
         TypeError: x0 or x1 does not hold floating-point numbers.
-        ValueError: shapes differ (nothing is broadcast), a value is not finite, t is outside [0, 1] or of a wrong length,
-            the velocity returns another shape, or the reduction is unknown.
+        ValueError: shapes differ (nothing is broadcast), a value is not finite, t is outside [0, 1] or of a wrong
+            length, the velocity returns another shape, or the reduction is unknown.
 
     Source: Lipman et al. (2023), equation 9.
 
@@ -66,7 +66,7 @@ def flow_matching_loss(
     t: Tensor | float,
     reduction: str = "mean",
 ) -> Float[Tensor, "..."]:
-    """`mean |v(t, xt) - u_t(xt)|^2` against the exact marginal velocity: what we want small, and usually cannot compute.
+    """`mean |v(t, xt) - u_t(xt)|^2` against the exact marginal velocity: wanted small, and usually out of reach.
 
     Args:
         velocity: the field to be judged.

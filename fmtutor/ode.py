@@ -65,7 +65,8 @@ def solve(
 
     Raises:
         TypeError: x does not hold floating-point numbers.
-        ValueError: x is not finite, the velocity returns another shape, the method is unknown, or a number is out of range.
+        ValueError: x is not finite, the velocity returns another shape, the method is unknown, or a number is out of
+            range.
 
     Example:
         >>> solution = solve(lambda t, x: -x, torch.ones(1, 1), method="rk4", steps=10)
@@ -130,9 +131,9 @@ def divergence(
 ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
     """The velocity at x and its divergence, the trace of its Jacobian, for any event shape.
 
-    Every estimator is a sum of `z . (J z)` by forward-mode autodiff: exact, z runs through the unit vectors of an event;
-    otherwise z is random with `E[z z^T] = 1`, and the mean over the probes is unbiased (Hutchinson, 1990). Rows must not
-    influence each other, as they would through batch normalisation.
+    Every estimator is a sum of `z . (J z)` by forward-mode autodiff: exact, z runs through the unit vectors of an
+    event; otherwise z is random with `E[z z^T] = 1`, and the mean over the probes is unbiased (Hutchinson, 1990). Rows
+    must not influence each other, as they would through batch normalisation.
 
     Args:
         velocity: `v(t, x)`.
@@ -167,7 +168,9 @@ def divergence(
     return u, along.sum(0) if estimator == "exact" else along.mean(0)
 
 
-def _probes(x: Tensor, estimator: str, probes: int, generator: Generator | None) -> Float[Tensor, "probes #batch *event"]:
+def _probes(
+    x: Tensor, estimator: str, probes: int, generator: Generator | None
+) -> Float[Tensor, "probes #batch *event"]:
     if estimator == "exact":
         event = x.shape[1:]
         return torch.eye(event.numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *event)

@@ -38,9 +38,9 @@ class Coefficients(NamedTuple):
 class AffinePath:
     """The path `xt = alpha(t) x1 + sigma(t) x0` from noise x0 at t = 0 to data x1 at t = 1.
 
-    What is conditional is known for every single x1. What is marginal is the average over all of a target's x1 that could
-    have led to x, and exact for targets with a `posterior_mean`; it is computed in float64 and returned in the dtype of x,
-    because near t = 1 it is a small difference divided by a small sigma.
+    What is conditional is known for every single x1. What is marginal is the average over all of a target's x1 that
+    could have led to x, and exact for targets with a `posterior_mean`; it is computed in float64 and returned in the
+    dtype of x, because near t = 1 it is a small difference divided by a small sigma.
 
     Source: Lipman et al. (2024), "Flow Matching Guide and Code", section 4.
 
@@ -82,16 +82,14 @@ class AffinePath:
 
         Raises:
             TypeError: x0 or x1 does not hold floating-point numbers.
-            ValueError: shapes differ, a value is not finite, t is outside [0, 1] or of a wrong length, or the path has no
-                finite velocity at t.
+            ValueError: shapes differ, a value is not finite, t is outside [0, 1] or of a wrong length, or the path has
+                no finite velocity at t.
         """
         x0, x1 = _validate.finite("x0", x0), _validate.finite("x1", x1)
         _validate.same_shape("x0", x0, "x1", x1)
         alpha, sigma, d_alpha, d_sigma = self.coefficients(t, x1)
         self._must_hold(d_sigma.isfinite(), t, "the velocity is infinite")
-        return PathSample(
-            _validate.per_row("t", t, x1).flatten(), alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
-        )
+        return PathSample(_validate.per_row("t", t, x1).flatten(), alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0)
 
     def conditional_velocity(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
         """`u_t(x | x1) = d_alpha x1 + (d_sigma / sigma)(x - alpha x1)`: the velocity at x of the path that ends at x1.
@@ -152,9 +150,9 @@ class AffinePath:
 
         Raises:
             TypeError: x or the prediction does not hold floating-point numbers.
-            ValueError: an unknown name, a value that is not finite, a shape that differs from x's, or a time at which the
-                source does not determine the answer (noise says nothing of data where alpha = 0, nor data of noise where
-                sigma = 0).
+            ValueError: an unknown name, a value that is not finite, a shape that differs from x's, or a time at which
+                the source does not determine the answer (noise says nothing of data where alpha = 0, nor data of noise
+                where sigma = 0).
 
         Source: Lipman et al. (2024), "Flow Matching Guide and Code", table 1.
 
@@ -171,12 +169,13 @@ class AffinePath:
             self._must_hold(c.sigma > 0, t, "sigma is 0: no score is defined")
         if source == to:
             return prediction
-        data = self._data(c, t, x, prediction, source) if to in ("data", "velocity") else None
-        noise = self._noise(c, t, x, prediction, source) if to != "data" else None
+        if to == "data":
+            return self._data(c, t, x, prediction, source)
+        noise = self._noise(c, t, x, prediction, source)
         if to == "velocity":
             self._must_hold(c.d_sigma.isfinite(), t, "the velocity is infinite")
-            return c.d_alpha * data + c.d_sigma * noise
-        return data if to == "data" else noise if to == "noise" else -noise / c.sigma  # type: ignore[operator, return-value]
+            return c.d_alpha * self._data(c, t, x, prediction, source) + c.d_sigma * noise
+        return noise if to == "noise" else -noise / c.sigma
 
     def _noise(self, c: Coefficients, t: Tensor | float, x: Tensor, prediction: Tensor, source: str) -> Tensor:
         """E[x0 | xt = x] from any prediction."""

@@ -52,7 +52,7 @@ class Schedule:
 
 def _derivative(f: Callable[[Tensor], Tensor], t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     t = t.contiguous()  # autodiff cannot attach a tangent to numbers that share memory
-    return torch.func.jvp(f, (t,), (torch.ones_like(t),))[1]
+    return torch.func.jvp(f, (t,), (torch.ones_like(t),))[1].to(t.dtype)  # torch widens the tangent of a single number
 
 
 class Linear(Schedule):
@@ -91,7 +91,8 @@ class Linear(Schedule):
 class VariancePreserving(Schedule):
     """The path of the variance-preserving diffusion: `alpha^2 + sigma^2 = 1`, with a noise rate linear in time.
 
-    `alpha(t) = exp(-T(1 - t) / 2)` with `T(s) = beta_min s + (beta_max - beta_min) s^2 / 2`. Two things to know about its
+    `alpha(t) = exp(-T(1 - t) / 2)` with `T(s) = beta_min s + (beta_max - beta_min) s^2 / 2`. Two things to know about
+    its
     ends: `alpha(0)` is not 0 (0.0066 for the defaults), so the path never quite starts at pure noise; and `d_sigma` is
     infinite at t = 1.
 
@@ -148,7 +149,9 @@ class VarianceExploding(Schedule):
         self.sigma_min = _validate.positive("sigma_min", sigma_min)
         self.sigma_max = _validate.positive("sigma_max", sigma_max)
         if sigma_max <= sigma_min:
-            raise ValueError(f"sigma_max must be above sigma_min, got {sigma_max} and {sigma_min}: noise falls with time")
+            raise ValueError(
+                f"sigma_max must be above sigma_min, got {sigma_max} and {sigma_min}: noise falls with time"
+            )
 
     def alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.ones_like(t)

@@ -29,7 +29,7 @@ class Checkerboard(Target):
 
     Example:
         >>> board = Checkerboard()
-        >>> board.entropy(), board.log_prob(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))  # 3.6765 nats; a dark square, a light one
+        >>> board.entropy(), board.log_prob(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))  # on a dark square, a light one
         (tensor(3.6765), tensor([-3.6765,    -inf]))
     """
 

@@ -62,7 +62,7 @@ def two_point_velocity(answer: Any) -> str | None:
         "A path that ends at `x1` passes `t * x1` at time t, not `x1`: a factor `t` is missing in the weights.": (
             toward(lambda t, x: torch.tanh(x / (1 - t) ** 2))
         ),
-        "The two exponents differ by `2 t x / (1 - t) ** 2`, and a tanh takes half of that: yours is twice too steep.": (
+        "The exponents differ by `2 t x / (1 - t) ** 2`, and a tanh takes half of that: yours is twice too steep.": (
             toward(lambda t, x: torch.tanh(2 * t * x / (1 - t) ** 2))
         ),
         "This picks the more likely point. A velocity is the mean over both, so the weights stay soft.": (
@@ -78,10 +78,10 @@ def two_point_velocity(answer: Any) -> str | None:
 def perfect_fit(answer: Any) -> str | None:
     """Say what a model with flow matching loss zero on a finite data set draws."""
     mistakes = {
-        "a new image": "The flow ends exactly where its target is, and the target is the data set itself: look where the "
-        "3 000 points of the experiment went.",
-        "an average image": "The velocity is an average on the way. Near t = 1 one data point has all the weight, and the "
-        "trajectories end on single points.",
+        "a new image": "The flow ends exactly where its target is, and the target is the data set itself: look where "
+        "the 3 000 points of the experiment went.",
+        "an average image": "The velocity is an average on the way. Near t = 1 one data point has all the weight, and "
+        "the trajectories end on single points.",
     }
     return choose(answer, "a training image", mistakes)
 

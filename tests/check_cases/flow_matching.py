@@ -22,8 +22,9 @@ CASES = {
         ],
     ),
     "two_point_velocity": (
-        lambda t, x: ((1 - torch.exp(-2 * t * x / (1 - t) ** 2)) / (1 + torch.exp(-2 * t * x / (1 - t) ** 2)) - x)
-        / (1 - t),
+        lambda t, x: (
+            ((1 - torch.exp(-2 * t * x / (1 - t) ** 2)) / (1 + torch.exp(-2 * t * x / (1 - t) ** 2)) - x) / (1 - t)
+        ),
         [
             (lambda t, x: -x / (1 - t), "leaves the weights out"),
             (_toward(lambda t, x: -torch.tanh(t * x / (1 - t) ** 2)), "less likely"),
