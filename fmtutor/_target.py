@@ -29,7 +29,7 @@ class Target(torch.distributions.Distribution):
         moved = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor | Target):
-                setattr(moved, name, value.to(*args, **kwargs))  # type: ignore[arg-type]
+                setattr(moved, name, value.to(*args, **kwargs))  # type: ignore[call-overload]
         return moved
 
     def sample(

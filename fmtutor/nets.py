@@ -6,6 +6,7 @@ Chapter 3 meets the field they have to learn; chapter 4 trains the first one.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -15,40 +16,50 @@ from fmtutor import _validate
 
 
 class FourierFeatures(nn.Module):
-    """`x` beside the sines and cosines of random projections of it, so that a small network can draw sharp edges.
+    """A noisy `x` beside the sines and cosines of random projections of it, so that a small network can draw sharp edges.
+
+    A wave finer than the noise says nothing: averaged over the noise it is `E sin(b . (x + s z)) = exp(-|b s|^2 / 2)
+    sin(b . x)`. So each wave is damped by just that factor, and fine ones come in when the noise is low enough for them.
 
     Args:
         dim: how many numbers come in.
         frequencies: how many projections; `2 * frequencies + dim` numbers go out.
-        scale: their standard deviation, in radians per unit of x: the larger, the finer the detail that comes easily.
+        lowest: the scale of the coarsest, in radians per unit of x.
+        highest: the scale of the finest; those between are spread evenly in the logarithm.
 
-    Source: Tancik et al. (2020), section 5.
+    Source: Tancik et al. (2020), section 5, for the random waves; Barron et al. (2021), section 3.1, for the damping.
 
     Example:
-        >>> FourierFeatures(2, frequencies=64)(torch.zeros(5, 2)).shape
+        >>> FourierFeatures(2, frequencies=64)(torch.zeros(5, 2), noise=torch.ones(5, 1)).shape
         torch.Size([5, 130])
     """
 
     projection: Tensor
 
-    def __init__(self, dim: int, frequencies: int, scale: float = 1.0) -> None:
+    def __init__(self, dim: int, frequencies: int, lowest: float = 0.7, highest: float = 8.0) -> None:
         super().__init__()
+        scale = torch.logspace(math.log10(lowest), math.log10(highest), frequencies)
         self.register_buffer("projection", scale * torch.randn(dim, frequencies))
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch features"]:
+    def forward(
+        self, x: Float[Tensor, "batch dim"], noise: Float[Tensor, "batch 1"]
+    ) -> Float[Tensor, "batch features"]:
         angle = x @ self.projection
-        return torch.cat([x, torch.sin(angle), torch.cos(angle)], 1)
+        damping = torch.exp(-0.5 * self.projection.square().sum(0) * noise**2)
+        return torch.cat([x, damping * torch.sin(angle), damping * torch.cos(angle)], 1)
 
 
 class VelocityMLP(nn.Module):
     """A velocity field `v(t, x)` for points with a few coordinates.
+
+    It sees x through `FourierFeatures`, damped for noise `1 - t`, which is the noise of the linear path; on other paths
+    that is a guess, and the network has x itself beside them.
 
     Args:
         dim: coordinates of a point.
         width: units in a hidden layer.
         depth: hidden layers.
         frequencies: Fourier features of position; 0 for none.
-        scale: their standard deviation, in radians per unit of x.
 
     Raises:
         TypeError: x does not hold floating-point numbers.
@@ -59,23 +70,24 @@ class VelocityMLP(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, dim: int, *, width: int = 128, depth: int = 3, frequencies: int = 128, scale: float = 1.0) -> None:
+    def __init__(self, dim: int, *, width: int = 128, depth: int = 3, frequencies: int = 128) -> None:
         super().__init__()
         self.dim = dim
-        self.position = FourierFeatures(dim, frequencies, scale) if frequencies else nn.Identity()
+        self.position = FourierFeatures(dim, frequencies)
         widths = [dim + 2 * frequencies + 9] + [width] * depth
         layers: list[nn.Module] = []
-        for i, o in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Linear(i, o), nn.SiLU()]
+        for inside, outside in pairwise(widths):
+            layers += [nn.Linear(inside, outside), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], dim))
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         if _validate.floating("x", x).dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
-        return self.layers(torch.cat([self.position(x), self.time(_validate.time(t, x))], 1))
+        t = _validate.time(t, x)
+        return self.layers(torch.cat([self.position(x, noise=1 - t), octaves(t)], 1))
 
-    @staticmethod
-    def time(t: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 9"]:
-        """t beside four octaves of sines and cosines."""
-        angle = math.pi * t * torch.exp2(torch.arange(4, dtype=t.dtype, device=t.device))
-        return torch.cat([t, torch.sin(angle), torch.cos(angle)], 1)
+
+def octaves(t: Float[Tensor, "batch 1"], n: int = 4) -> Float[Tensor, "batch features"]:
+    """t beside `n` octaves of sines and cosines, the slowest with half a wave in [0, 1]."""
+    angle = math.pi * t * torch.exp2(torch.arange(n, dtype=t.dtype, device=t.device))
+    return torch.cat([t, torch.sin(angle), torch.cos(angle)], 1)

@@ -164,7 +164,7 @@ def divergence(
         u, ju = torch.func.jvp(lambda at: velocity(t, at), (x,), (direction.expand_as(x).contiguous(),))
         return _validate.output_like("velocity", u, x), _validate.flat(direction * ju).sum(1)
 
-    u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)
+    u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)  # type: ignore[arg-type, misc]
     return u, along.sum(0) if estimator == "exact" else along.mean(0)
 
 
