@@ -16,10 +16,10 @@ from fmtutor import _validate
 
 
 class FourierFeatures(nn.Module):
-    """A noisy `x` beside the sines and cosines of random projections of it, so that a small network can draw sharp edges.
+    """A noisy `x` beside sines and cosines of random projections of it, so that a small network can draw sharp edges.
 
-    A wave finer than the noise says nothing: averaged over the noise it is `E sin(b . (x + s z)) = exp(-|b s|^2 / 2)
-    sin(b . x)`. So each wave is damped by just that factor, and fine ones come in when the noise is low enough for them.
+    A wave finer than the noise says nothing: on average over z, `sin(b . (x + s z))` is `exp(-|b s|^2 / 2) sin(b . x)`.
+    So each wave is damped by just that factor, and the fine ones come in when the noise is low enough for them.
 
     Args:
         dim: how many numbers come in.
@@ -70,7 +70,7 @@ class VelocityMLP(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, dim: int, *, width: int = 128, depth: int = 3, frequencies: int = 128) -> None:
+    def __init__(self, dim: int, *, width: int = 96, depth: int = 3, frequencies: int = 128) -> None:
         super().__init__()
         self.dim = dim
         self.position = FourierFeatures(dim, frequencies)

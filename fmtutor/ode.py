@@ -97,8 +97,8 @@ def solve(
 def _times(times: Tensor | Iterable[float] | None, t0: float, t1: float, x: Tensor) -> Float[Tensor, " times"]:
     if times is None:
         times = (t0, t1)
-    times = torch.as_tensor(times if isinstance(times, Tensor) else [float(t) for t in times])
-    times = times.to(dtype=x.dtype, device=x.device)
+    times = times if isinstance(times, Tensor) else [float(t) for t in times]
+    times = torch.as_tensor(times, dtype=x.dtype, device=x.device)
     if times.dim() != 1 or len(times) < 2 or not times.isfinite().all():
         raise ValueError(f"times must be a row of at least two finite numbers, got {times.tolist()}")
     gaps = times.diff()
@@ -161,10 +161,11 @@ def divergence(
     z = _probes(x, estimator, probes, generator)
 
     def push(direction: Tensor) -> tuple[Tensor, Tensor]:
-        u, ju = torch.func.jvp(lambda at: velocity(t, at), (x,), (direction.expand_as(x).contiguous(),))
+        tangent = direction.expand_as(x).contiguous()
+        u, ju = torch.func.jvp(lambda at: velocity(t, at), (x,), (tangent,))  # type: ignore[misc]
         return _validate.output_like("velocity", u, x), _validate.flat(direction * ju).sum(1)
 
-    u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)  # type: ignore[arg-type, misc]
+    u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)  # type: ignore[arg-type]
     return u, along.sum(0) if estimator == "exact" else along.mean(0)
 
 

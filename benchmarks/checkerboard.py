@@ -1,0 +1,107 @@
+"""What each part of the one-screen program is worth on the checkerboard: nats and seconds, over several seeds.
+
+    python benchmarks/checkerboard.py            # about ten minutes on two idle cores
+
+Every run is a process of its own, as a reader's would be. The table goes to `book/results/checkerboard.json` and from
+there into the README.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).parents[1] / "README.md"
+MARK = "<!-- measured: benchmarks/checkerboard.py -->"
+LONG = 20_000
+
+VARIANTS = {
+    "the program as it stands, 2 000 steps": {},
+    "without Fourier features of position": {"frequencies": 0},
+    "with Fourier features that ignore the noise": {"damped": False},
+    "with a constant learning rate": {"schedule": "constant"},
+    "without the average of the weights (EMA)": {"ema": 0.0},
+    "with times drawn towards t = 1": {"late": True},
+    f"the program with {LONG // 1000} 000 steps": {"steps": LONG},
+}
+
+
+def run(
+    seed: int,
+    steps: int = 2000,
+    frequencies: int = 128,
+    damped: bool = True,
+    late: bool = False,
+    schedule: str = "cosine",
+    ema: float = 0.999,
+) -> dict[str, float]:
+    """Train once; the gap in nats, its standard error, and the seconds that training took."""
+    import torch
+
+    from fmtutor import AffinePath, Checkerboard, ContinuousFlow, StandardNormal, VelocityMLP
+    from fmtutor import conditional_flow_matching_loss, fit, metrics  # isort: skip
+
+    torch.manual_seed(seed)
+    target, base, path = Checkerboard(), StandardNormal(2), AffinePath()
+    model = VelocityMLP(dim=2, frequencies=frequencies)
+    if not damped:
+        features = model.position.forward
+        model.position.forward = lambda x, noise: features(x, 0 * noise)  # type: ignore[method-assign]
+
+    def loss() -> torch.Tensor:
+        x0, x1 = base.sample((1024,)), target.sample((1024,))
+        t = 1 - torch.rand(1024) ** 1.5 if late else None
+        return conditional_flow_matching_loss(model, path, x0, x1, t)
+
+    start = time.perf_counter()
+    fit(model, loss, steps=steps, schedule=schedule, ema=ema, progress=False)
+    seconds = time.perf_counter() - start
+    gap = metrics.kl(target, ContinuousFlow(model, base), n=20_000)
+    return {"gap": float(gap.value), "error": float(gap.error), "seconds": seconds}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measured rows as Markdown, with where and when they were measured."""
+    lines = ["| | gap to the truth, nats | training, s |", "|---|---|---|"]
+    for row in result["measured"]:
+        gaps, seconds = row["gaps"], row["seconds"]
+        lines.append(f"| {row['what']} | {statistics.mean(gaps):.3f} ({min(gaps):.3f} to {max(gaps):.3f}) "
+                     f"| {statistics.mean(seconds):.1f} |")  # fmt: skip
+    on = result["machine"]
+    lines += ["", f"Mean and range over seeds; {on['cores']} cores of {on['processor']}, torch {on['torch']}, "
+                  f"{result['date']}, commit {result['commit']}, `{result['command']}`."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def into_readme(text: str, result: dict[str, Any]) -> str:
+    """`text` with the table between its two marks."""
+    before, _, after = text.split(MARK)
+    return f"{before}{MARK}\n{table(result)}\n{MARK}{after}"
+
+
+def main() -> None:
+    from record import record
+
+    rows = []
+    for what, settings in VARIANTS.items():
+        runs = []
+        for seed in range(2 if "steps" in settings else 3):
+            command = [sys.executable, "-W", "ignore", __file__, json.dumps({"seed": seed, **settings})]
+            runs.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            print(what, seed, runs[-1], flush=True)
+        rows.append({"what": what, "settings": settings, "gaps": [r["gap"] for r in runs],
+                     "errors": [r["error"] for r in runs], "seconds": [r["seconds"] for r in runs]})  # fmt: skip
+    path = record("checkerboard", rows)
+    README.write_text(into_readme(README.read_text(), json.loads(path.read_text())))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(run(**json.loads(sys.argv[1]))))
+    else:
+        main()

@@ -1,0 +1,60 @@
+"""The README: its program runs as it stands and is the book's, and its measured table is what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from checkerboard import MARK, into_readme, table  # noqa: E402
+
+
+def program(text: str) -> str:
+    """The one-screen program in a text: its first Python block that imports fmtutor."""
+    return next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "fmtutor" in block)
+
+
+def test_the_program_runs_as_written_and_is_close_to_the_truth() -> None:
+    torch.manual_seed(0)
+    names: dict[str, torch.Tensor] = {}
+    exec(program(README), names)
+    assert names["samples"].shape == (10_000, 2)
+    assert not names["gap"].requires_grad  # a number, not ten gigabytes of graph
+    # The standard error of the gap is 0.003 nats, and it differs by 0.005 from seed to seed.
+    assert 0.05 < names["gap"].item() <= 0.14
+
+
+def test_the_landing_page_shows_the_same_program() -> None:
+    assert program((ROOT / "book" / "index.md").read_text()) == program(README)
+
+
+def test_the_table_is_what_was_measured() -> None:
+    results = ROOT / "book" / "results" / "checkerboard.json"
+    if not results.exists():
+        pytest.skip("benchmarks/checkerboard.py has not been run yet")
+    result = json.loads(results.read_text())
+    assert into_readme(README, result) == README
+    assert {"command", "date", "commit", "machine"} <= set(result)
+    result["measured"][0]["gaps"][0] += 0.1  # a number typed by hand is noticed
+    assert into_readme(README, result) != README
+
+
+def test_every_part_of_the_program_earns_its_keep() -> None:
+    results = ROOT / "book" / "results" / "checkerboard.json"
+    if not results.exists():
+        pytest.skip("benchmarks/checkerboard.py has not been run yet")
+    rows = json.loads(results.read_text())["measured"]
+    mean = {row["what"]: sum(row["gaps"]) / len(row["gaps"]) for row in rows}
+    whole = mean["the program as it stands, 2 000 steps"]
+    assert whole <= 0.14
+    assert all(gap > whole for what, gap in mean.items() if what.startswith("without"))
+    assert min(mean.values()) <= 0.06  # the long run
+    assert MARK in README and table({"measured": rows, **json.loads(results.read_text())}) in README
