@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 PORT ?= 8000
 export JUPYTER_PLATFORM_DIRS := 1
+export TQDM_DISABLE := 1
 
 .PHONY: book test notebooks serve lint clean
 
