@@ -39,7 +39,7 @@ class Target(torch.distributions.Distribution):
         shape = Size(sample_shape)
         n = shape.numel()
         with torch.no_grad():
-            return self._draw(max(n, 1), generator)[:n].reshape(*shape, *self.event_shape)
+            return self._draw(max(n, 1), generator)[:n].reshape(shape + self.event_shape)
 
     def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
         raise NotImplementedError(f"{type(self).__name__} cannot be sampled")

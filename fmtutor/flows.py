@@ -88,7 +88,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         shape = Size(sample_shape)
         given = {} if generator is None else {"generator": generator}  # torch's own distributions take none
         x0 = self.base.sample((shape.numel(),), **given)
-        return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(*shape, *self.event_shape)
+        return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(shape + self.event_shape)
 
     def sample(
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None

@@ -160,10 +160,13 @@ def divergence(
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     z = _probes(x, estimator, probes, generator)
 
+    def checked(at: Tensor) -> Tensor:
+        return _validate.output_like("velocity", velocity(t, at), at)
+
     def push(direction: Tensor) -> tuple[Tensor, Tensor]:
         tangent = direction.expand_as(x).contiguous()
-        u, ju = torch.func.jvp(lambda at: velocity(t, at), (x,), (tangent,))  # type: ignore[misc]
-        return _validate.output_like("velocity", u, x), _validate.flat(direction * ju).sum(1)
+        u, ju = torch.func.jvp(checked, (x,), (tangent,))  # type: ignore[misc]
+        return u, _validate.flat(direction * ju).sum(1)
 
     u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)  # type: ignore[arg-type]
     return u, along.sum(0) if estimator == "exact" else along.mean(0)
