@@ -1,0 +1,213 @@
+"""A flow as a distribution: densities against closed forms, against integrals and against its own samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from reference import F64, targets
+from torch import Generator, Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from fmtutor import AffinePath, ContinuousFlow, GaussianMixture, StandardNormal, VelocityMLP
+
+MEAN, SCALE = torch.tensor([1.0, -0.5], dtype=F64), 0.4
+TIGHT = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8}
+BASE = StandardNormal(2).to(F64)
+
+
+def to_gaussian(t: Tensor, x: Tensor) -> Tensor:
+    """The exact field from N(0, 1) to N(MEAN, SCALE^2) on the linear path, which has no singular end."""
+    variance = (t * SCALE) ** 2 + (1 - t) ** 2
+    return MEAN + (t * SCALE**2 - (1 - t)) / variance * (x - t * MEAN)
+
+
+def small() -> VelocityMLP:
+    return VelocityMLP(2, width=8, depth=1, frequencies=2).double()
+
+
+def test_likelihood_of_a_gaussian() -> None:
+    target = MultivariateNormal(MEAN, SCALE**2 * torch.eye(2, dtype=F64))
+    flow, x = ContinuousFlow(to_gaussian, BASE, **TIGHT), target.sample((50,))
+    torch.testing.assert_close(flow.log_prob(x), target.log_prob(x), rtol=0, atol=1e-5)
+    mixture = GaussianMixture(MEAN[None], SCALE)
+    for t in (0.0, 0.3, 0.9):
+        torch.testing.assert_close(
+            AffinePath().marginal_velocity(t, x, mixture), to_gaussian(torch.tensor(t, dtype=F64), x)
+        )
+    wrong: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "sign": lambda t, x: -to_gaussian(t, x),
+        "reversed time": lambda t, x: to_gaussian(1 - t, x),
+        "too slow": lambda t, x: 0.9 * to_gaussian(t, x),
+        "detached": lambda t, x: to_gaussian(t, x.detach()),
+    }
+    for label, field in wrong.items():
+        off = ContinuousFlow(field, BASE, **TIGHT).log_prob(x) - target.log_prob(x)
+        assert off.abs().max() > 1e-2, label
+
+
+@pytest.mark.parametrize("name", ["board", "mixture", "normal"])
+def test_likelihood_under_an_exact_field_is_the_exact_density_on_the_way(name: str) -> None:
+    path, target = AffinePath(), targets()[name]
+    x = path.sample(BASE.sample((6,)), target.sample((6,)), 0.8).xt  # type: ignore[attr-defined]
+    flow = ContinuousFlow(
+        lambda t, x: path.marginal_velocity(t, x, target), BASE, t1=0.8, method="dopri5", rtol=1e-6, atol=1e-6
+    )  # type: ignore[arg-type]
+    torch.testing.assert_close(flow.log_prob(x), path.marginal_log_prob(0.8, x, target), rtol=0, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_density_integrates_to_one() -> None:
+    step = 0.1
+    axis = torch.arange(-6, 6, step, dtype=F64)
+    grid = torch.cartesian_prod(axis, axis)
+    for field in (to_gaussian, small()):
+        with torch.no_grad():
+            density = ContinuousFlow(field, BASE, method="rk4", steps=12).log_prob(grid).exp()
+        assert float(density.sum()) * step**2 == pytest.approx(1, abs=1e-4)
+    halved = ContinuousFlow(to_gaussian, BASE, method="rk4", steps=12).log_prob(grid + 0) / 2  # a factor lost
+    assert float(halved.exp().sum()) * step**2 != pytest.approx(1, abs=0.1)
+
+
+def test_density_against_the_determinant_of_the_map() -> None:
+    """The instantaneous change of variables against the plain one: log p0(x0) - log |det dx1/dx0|, by autodiff."""
+    net, x0 = small(), torch.randn(2, 2, dtype=F64)
+    flow = ContinuousFlow(net, BASE, method="rk4", steps=20)
+    end = lambda x: flow.trajectory(x, 2).x if not x.requires_grad else flow._solve(net, x, 0.0, 1.0).x  # noqa: E731
+    for start in x0:
+        jacobian = torch.autograd.functional.jacobian(lambda x: end(x[None])[0], start)
+        wanted = BASE.log_prob(start[None])[0] - torch.linalg.slogdet(jacobian)[1]
+        x1 = end(start[None])
+        torch.testing.assert_close(flow.log_prob(x1)[0], wanted, rtol=0, atol=1e-6)
+
+
+def test_samples_have_the_law_of_the_density() -> None:
+    """Mean and spread of 20 000 draws to 4 standard errors; the base's own are refused."""
+    flow = ContinuousFlow(to_gaussian, BASE, method="rk4")
+    x = flow.sample((20_000,))
+    error = SCALE / math.sqrt(len(x))
+    assert ((x.mean(0) - MEAN).abs() < 4 * error).all()
+    assert ((x.std(0) - SCALE).abs() < 4 * error / math.sqrt(2)).all()
+    assert not ((BASE.sample((20_000,)).mean(0) - MEAN).abs() < 4 * error).any()
+
+
+def test_gradient_of_the_likelihood_reaches_parameters_and_x() -> None:
+    net, x = small(), torch.randn(5, 2, dtype=F64, requires_grad=True)
+    flow = ContinuousFlow(net, BASE, method="rk4", steps=4)
+    flow.log_prob(x).sum().backward()
+    for parameter in [x, *net.parameters()]:
+        assert parameter.grad is not None
+        where = parameter.grad.abs().argmax()
+        h = 1e-5
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.view(-1)[where] += sign * h
+                ends.append(flow.log_prob(x).sum().item())
+                parameter.view(-1)[where] -= sign * h
+        difference = (ends[0] - ends[1]) / (2 * h)
+        assert parameter.grad.view(-1)[where].item() == pytest.approx(difference, rel=1e-4, abs=1e-6)
+
+
+def test_rsample_has_a_gradient_and_sample_has_none() -> None:
+    net = small()
+    flow = ContinuousFlow(net, BASE)
+    flow.rsample((4,)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert not flow.sample((4,)).requires_grad
+    assert not flow.trajectory(BASE.sample((4,))).states.requires_grad
+    assert flow.has_rsample
+
+
+@pytest.mark.parametrize("estimator", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("method", ["midpoint", "dopri5"])
+def test_estimated_likelihood_is_unbiased(estimator: str, method: str) -> None:
+    """The same point 3 000 times: each row has its own probes, and the mean is exact to 4 standard errors."""
+    net, x = small(), torch.tensor([[0.7, -0.4]], dtype=F64)
+    how = {"method": method, "steps": 8, "rtol": 1e-6, "atol": 1e-6}
+    with torch.no_grad():
+        exact = ContinuousFlow(net, BASE, **how).log_prob(x)
+        each = ContinuousFlow(net, BASE, estimator=estimator, probes=2, **how).log_prob(x.expand(3000, 2))
+    error = float(each.std()) / math.sqrt(3000)
+    assert 0 < error < 0.05
+    assert abs(float(each.mean() - exact)) < 4 * error + 1e-5
+
+
+def test_an_adaptive_solver_keeps_its_probes_and_the_seed_decides() -> None:
+    flow = ContinuousFlow(small(), BASE, estimator="gaussian", method="dopri5")
+    x = torch.randn(6, 2, dtype=F64)
+    torch.manual_seed(1)
+    first, calls = flow.log_prob(x), flow.nfe
+    torch.manual_seed(1)
+    assert flow.log_prob(x).equal(first)
+    assert not flow.log_prob(x).equal(first)
+    assert calls < 200  # new noise at every look would make it crawl
+
+
+@pytest.mark.parametrize("event", [(1, 4, 4), (5,), ()])
+def test_events_of_any_shape(event: tuple[int, ...]) -> None:
+    """A linear field stretches every coordinate by e: log p1(x) = log p0(x / e) - number of coordinates."""
+    base = StandardNormal(*event).to(F64)
+    flow, x = ContinuousFlow(lambda t, x: x, base, method="rk4", steps=30), torch.randn(2, 3, *event, dtype=F64)
+    wanted = base.log_prob(x / math.e) - math.prod(event)
+    torch.testing.assert_close(flow.log_prob(x), wanted, rtol=0, atol=1e-5)
+    for shape in ((), (2, 3), (0,)):
+        assert flow.sample(shape).shape == (*shape, *event)
+    assert flow.log_prob(x[0, 0]).shape == ()
+    assert flow.event_shape == event
+    assert flow.batch_shape == ()
+
+
+def test_counts_trajectories_and_generators() -> None:
+    flow = ContinuousFlow(to_gaussian, BASE, method="rk4", steps=10, t1=0.8)
+    assert flow.nfe == 0
+    x0 = BASE.sample((7,))
+    way = flow.trajectory(x0, 5)
+    torch.testing.assert_close(way.times, torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8], dtype=F64))
+    assert way.states.shape == (5, 7, 2)
+    assert way.states[0].equal(x0)
+    assert flow.nfe == way.nfe == 48  # 3 steps for each of 4 intervals, 4 calls each
+    flow.sample((2,))
+    assert flow.nfe == 40
+    draws = [flow.sample((3,), generator=Generator().manual_seed(2)) for _ in range(2)]
+    assert draws[0].equal(draws[1])
+    back = ContinuousFlow(to_gaussian, BASE, method="rk4", steps=10)
+    torch.testing.assert_close(back.trajectory(x0, [0.0, 0.5, 1.0]).x, MEAN + SCALE * x0, rtol=0, atol=1e-3)
+
+
+def test_any_torch_distribution_is_a_base() -> None:
+    base = Independent(Normal(torch.zeros(2, dtype=F64), torch.ones(2, dtype=F64)), 1)
+    flow = ContinuousFlow(to_gaussian, base, **TIGHT)
+    x = flow.sample((4,))
+    torch.testing.assert_close(flow.log_prob(x), ContinuousFlow(to_gaussian, BASE, **TIGHT).log_prob(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "wanted"),
+    [
+        ({"velocity": 3}, TypeError, r"velocity must be a function v\(t, x\), got int"),
+        ({"base": torch.zeros(2)}, TypeError, "base must be a torch Distribution, got Tensor"),
+        ({"base": Normal(torch.zeros(2), 1.0)}, ValueError, r"base must have no batch shape .*got \(2,\)"),
+        ({"method": "rk5"}, ValueError, "method must be one of .*got 'rk5'"),
+        ({"estimator": "trace"}, ValueError, "estimator must be one of .*got 'trace'"),
+        ({"step": 3}, TypeError, "unexpected keyword argument 'step'"),
+    ],
+)
+def test_refused_settings(change: dict, error: type[Exception], wanted: str) -> None:
+    with pytest.raises(error, match=wanted):
+        ContinuousFlow(**({"velocity": to_gaussian, "base": BASE} | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "wanted"),
+    [
+        (torch.zeros(3, 1), ValueError, r"value must end in the event shape \(2,\), got \(3, 1\)"),
+        (torch.zeros(()), ValueError, r"value must end in the event shape \(2,\), got \(\)"),
+        (torch.tensor([[math.nan, 0.0]]), ValueError, "value must be finite"),
+        (torch.zeros(3, 2).long(), TypeError, "value must hold floating-point numbers"),
+    ],
+)
+def test_refused_values(value: Tensor, error: type[Exception], wanted: str) -> None:
+    with pytest.raises(error, match=wanted):
+        ContinuousFlow(to_gaussian, BASE).log_prob(value)

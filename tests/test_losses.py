@@ -1,0 +1,137 @@
+"""The two losses: each against a loop, their difference against the floor, and their gradients against each other."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from reference import F64, SCHEDULES, brute, by_hand, targets
+from torch import Tensor
+
+from fmtutor import (
+    AffinePath,
+    Checkerboard,
+    Empirical,
+    StandardNormal,
+    VelocityMLP,
+    conditional_flow_matching_loss,
+    flow_matching_loss,
+)
+
+FLOOR = 3.753  # of the checkerboard on the linear path, t uniform
+
+
+def draws(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return StandardNormal(2).sample((n,)), Checkerboard().sample((n,)), torch.rand(n)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "vp", "ve", "cosine"])
+def test_conditional_loss_by_a_loop(schedule: str) -> None:
+    path, net = AffinePath(SCHEDULES[schedule]), VelocityMLP(2, width=8, depth=1, frequencies=2).double()
+    x0, x1, t = torch.randn(6, 2).double(), torch.randn(6, 2).double(), 0.1 + 0.8 * torch.rand(6).double()
+    each = []
+    for a, b, at in zip(x0, x1, t, strict=True):
+        alpha, sigma, d_alpha, d_sigma = by_hand(schedule, float(at))
+        v = net(at, (alpha * b + sigma * a)[None])[0]
+        each.append(((v - d_alpha * b - d_sigma * a) ** 2).mean())
+    wanted = torch.stack(each)
+    torch.testing.assert_close(conditional_flow_matching_loss(net, path, x0, x1, t, reduction="none"), wanted)
+    loss = conditional_flow_matching_loss(net, path, x0, x1, t)
+    torch.testing.assert_close(loss, wanted.mean())
+    for wrong in (wanted.sum(), wanted.sqrt().mean(), 2 * wanted.mean()):  # summed, unsquared, summed over coordinates
+        assert not torch.allclose(loss, wrong, rtol=1e-3)
+
+
+def test_flow_matching_loss_against_quadrature() -> None:
+    path, board, x = AffinePath(), targets()["board"], torch.tensor([[0.3, 0.4], [1.0, -2.0]], dtype=F64)
+    u = brute("board", x, by_hand("linear", 0.4))[2]
+    v = lambda t, x: x**2  # noqa: E731
+    wanted = ((x**2 - u) ** 2).mean(1)
+    torch.testing.assert_close(flow_matching_loss(v, path, board, x, 0.4, reduction="none"), wanted)  # type: ignore[arg-type]
+    torch.testing.assert_close(flow_matching_loss(v, path, board, x, torch.tensor([0.4, 0.4])), wanted.mean())  # type: ignore[arg-type]
+
+
+def test_the_exact_field_stands_on_the_floor_and_nothing_below() -> None:
+    """60 000 pairs, 4 standard errors of about 0.015: half the floor, twice it, and 0 are all refused."""
+    path, board, (x0, x1, t) = AffinePath(), Checkerboard(), draws(60_000)
+    t = t.clamp(1e-6, 1 - 1e-6)
+    exact = lambda t, x: path.marginal_velocity(t, x, board)  # noqa: E731
+    each = conditional_flow_matching_loss(exact, path, x0, x1, t, reduction="none")
+    error = float(each.std()) / math.sqrt(len(each))
+    assert abs(float(each.mean()) - FLOOR) < 4 * error
+    assert 4 * error < 0.1
+    for wrong in (lambda t, x: 0.9 * exact(t, x), lambda t, x: -exact(t, x), lambda t, x: exact(1 - t, x)):
+        inner = t.clamp(0.02, 0.98)  # a field at the wrong time explodes near the ends
+        ours, theirs = (conditional_flow_matching_loss(v, path, x0, x1, inner, "none") for v in (exact, wrong))
+        above = theirs - ours
+        assert float(above.mean()) > 4 * float(above.std()) / math.sqrt(len(each))
+
+
+def test_conditional_loss_is_the_exact_loss_plus_the_floor() -> None:
+    """For a field far from right; the difference of the two losses on the same draws, to 4 standard errors."""
+    path, board, (x0, x1, t) = AffinePath(), Checkerboard(), draws(60_000)
+    field = lambda t, x: torch.tanh(x) + t[:, None]  # noqa: E731
+    _, xt, _ = path.sample(x0, x1, t)
+    conditional = conditional_flow_matching_loss(field, path, x0, x1, t, reduction="none")
+    exact = flow_matching_loss(field, path, board, xt, t, reduction="none")
+    gap = conditional - exact
+    error = float(gap.std()) / math.sqrt(len(gap))
+    assert abs(float(gap.mean()) - FLOOR) < 4 * error < 0.3
+    assert abs(float(gap.mean())) > 20 * error  # the two are not equal: only their gradients are
+
+
+def test_gradients_are_equal_in_expectation() -> None:
+    """All parameters of a small network, 40 batches: each difference within 4.5 of its own standard errors."""
+    path, board = AffinePath(), Checkerboard()
+    net = VelocityMLP(2, width=6, depth=1, frequencies=3)
+    parameters = list(net.parameters())
+
+    def flat(loss: Tensor) -> Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+
+    right, flipped = [], []
+    for _ in range(40):
+        x0, x1, t = draws(1500)
+        _, xt, ut = path.sample(x0, x1, t)
+        exact = flat(flow_matching_loss(net, path, board, xt, t))
+        right.append(flat(conditional_flow_matching_loss(net, path, x0, x1, t)) - exact)
+        flipped.append(flat((net(t, xt) - (xt - ut)).square().mean()) - exact)  # xt in the place of 2 x1 - ...
+
+    def equal(differences: list[Tensor]) -> bool:
+        each = torch.stack(differences).double()
+        return bool((each.mean(0).abs() <= 4.5 * each.std(0) / math.sqrt(len(each)) + 1e-12).all())
+
+    assert len(right[0]) > 50
+    assert equal(right)
+    assert not equal(flipped)
+
+
+def test_time_is_uniform_and_reproducible_unless_given() -> None:
+    seen: list[Tensor] = []
+
+    def watched(t: Tensor, x: Tensor) -> Tensor:
+        seen.append(t)
+        return 0 * x
+
+    x0, x1 = torch.zeros(20_000, 1), torch.ones(20_000, 1)
+    for _ in range(2):
+        torch.manual_seed(3)
+        conditional_flow_matching_loss(watched, AffinePath(), x0, x1)
+    assert seen[0].equal(seen[1])
+    assert seen[0].shape == (20_000,)
+    for power in (1, 2):  # moments of a uniform number, to 4 standard errors
+        assert abs(float((seen[0] ** power).mean()) - 1 / (power + 1)) < 4 * 0.3 / math.sqrt(20_000)
+
+
+def test_images_and_single_numbers() -> None:
+    for event in ((1, 4, 4), ()):
+        x0, x1 = torch.randn(3, *event), torch.randn(3, *event)
+        each = conditional_flow_matching_loss(lambda t, x: 0 * x, AffinePath(), x0, x1, 0.5, reduction="none")
+        torch.testing.assert_close(each, ((x1 - x0) ** 2).reshape(3, -1).mean(1))
+        data = Empirical(x1)
+        exact = flow_matching_loss(
+            partial(AffinePath().marginal_velocity, target=data), AffinePath(), data, x0, 0.5, reduction="none"
+        )
+        assert exact.eq(0).all()

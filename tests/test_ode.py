@@ -1,0 +1,246 @@
+"""Solvers against a solution known by hand, and divergences against the trace of a Jacobian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from reference import F64
+from torch import Generator, Tensor
+
+from fmtutor import AffinePath, Checkerboard, VelocityMLP, divergence, solve
+from fmtutor.ode import ADAPTIVE, FIXED
+
+CALLS = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}
+ORDER = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}
+START = torch.tensor([[1.0], [-0.5]], dtype=F64)
+
+
+def stretch(t: Tensor, x: Tensor) -> Tensor:
+    """dx/dt = (1 + 2 t) x, so x(t) = x(0) exp(t + t^2)."""
+    return (1 + 2 * t) * x
+
+
+def truth(t: float, start: float = 0.0) -> Tensor:
+    return START * math.exp(t + t**2 - start - start**2)
+
+
+# solve
+
+
+@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0)])
+def test_errors_shrink_with_the_order_of_the_method(method: str, t0: float, t1: float) -> None:
+    steps = (32, 64, 128)
+    ends = [solve(stretch, START, t0, t1, method=method, steps=n) for n in steps]
+    errors = [(end.x - truth(t1, t0)).abs().max().item() for end in ends]
+    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]  # noqa: RUF007
+    assert slopes == pytest.approx([ORDER[method]] * 2, abs=0.25)
+    assert [end.nfe for end in ends] == [CALLS[method] * n for n in steps]
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0), (0.25, 0.3)])
+def test_adaptive_methods_keep_their_tolerance_inside_the_interval(method: str, t0: float, t1: float) -> None:
+    seen: list[float] = []
+
+    def watched(t: Tensor, x: Tensor) -> Tensor:
+        seen.append(float(t))
+        return stretch(t, x)
+
+    for tolerance in (1e-3, 1e-5):
+        seen.clear()
+        end = solve(watched, START, t0, t1, method=method, rtol=tolerance, atol=tolerance)
+        assert (end.x - truth(t1, t0)).abs().max() < 40 * tolerance
+        assert end.nfe == len(seen)
+        assert min(seen) >= min(t0, t1)  # beyond the ends a field need not exist
+        assert max(seen) <= max(t0, t1)
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5", "dopri8"])
+@pytest.mark.parametrize("times", [[0.0, 0.1, 0.15, 0.9, 1.0], [1.0, 0.7, 0.65, 0.0], torch.linspace(0, 1, 7)])
+def test_states_at_the_times_asked_for(method: str, times: Tensor | list[float]) -> None:
+    found = solve(stretch, START, method=method, steps=40, rtol=1e-9, atol=1e-9, times=times)
+    wanted = [float(t) for t in times]
+    torch.testing.assert_close(found.times, torch.tensor(wanted, dtype=F64))
+    assert found.states[0].equal(START)
+    assert found.x.equal(found.states[-1])
+    for t, state in zip(wanted, found.states, strict=True):
+        torch.testing.assert_close(state, truth(t, wanted[0]), rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(state, truth(wanted[0], t), rtol=1e-6) or t == wanted[0]  # time reversed
+
+
+def test_steps_are_shared_among_the_intervals() -> None:
+    asked: list[float] = []
+
+    def watched(t: Tensor, x: Tensor) -> Tensor:
+        asked.append(round(float(t), 6))
+        return -x
+
+    solve(watched, START, method="euler", steps=10, times=[0.0, 0.5, 0.55, 1.0])
+    assert asked == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.64, 0.73, 0.82, 0.91]
+    for n in (1, 3, 7, 30, 49):  # no step is lost to rounding
+        for dtype in (torch.float32, F64):
+            assert solve(lambda t, x: -x, START.to(dtype), method="euler", steps=n).nfe == n
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_back_and_forth_is_where_we_were(method: str) -> None:
+    net, x = VelocityMLP(2, width=16, depth=1, frequencies=4).double(), torch.randn(10, 2, dtype=F64)
+    there = solve(net, x, method=method, steps=60, rtol=1e-9, atol=1e-9).x
+    back = solve(net, there, 1.0, 0.0, method=method, steps=60, rtol=1e-9, atol=1e-9).x
+    assert not torch.allclose(there, x, atol=1e-3)
+    torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_slow_field_is_not_looked_at_beyond_the_end() -> None:
+    """A solver's guess for its first step grows with the state over the velocity: here, to far beyond t = 1."""
+    net = VelocityMLP(2)
+    x = torch.ones(3, 2)
+    assert solve(lambda t, x: 1e-4 * net(t, x), x, method="dopri5").x.isfinite().all()
+    exact = lambda t, x: AffinePath().marginal_velocity(t, x, Checkerboard())  # noqa: E731
+    assert solve(exact, torch.randn(5, 2), 0.0, 1 - 1e-6, method="dopri5").x.isfinite().all()
+
+
+def test_dtype_shape_and_gradient_follow_the_state() -> None:
+    for dtype in (torch.float32, F64):
+        x = torch.randn(3, 1, 4, 4, dtype=dtype, requires_grad=True)
+        found = solve(lambda t, x: -x, x, method="midpoint")
+        assert (found.x.dtype, found.times.dtype, found.states.shape) == (dtype, dtype, (2, 3, 1, 4, 4))
+        (gradient,) = torch.autograd.grad(found.x.sum(), x)
+        torch.testing.assert_close(gradient, torch.full_like(x, math.exp(-1)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "wanted"),
+    [
+        ({"method": "eulr"}, ValueError, "method must be one of 'euler', 'midpoint'.*got 'eulr'"),
+        ({"steps": 0}, ValueError, "steps must be a whole number above 0, got 0"),
+        ({"steps": 1.5}, ValueError, "steps must be a whole number above 0, got 1.5"),
+        ({"steps": -3}, ValueError, "steps must be a whole number above 0, got -3"),
+        ({"method": "dopri5", "rtol": 0.0}, ValueError, "rtol must be above 0"),
+        ({"method": "dopri5", "atol": math.nan}, ValueError, "atol must be above 0"),
+        ({"t1": 0.0}, ValueError, "t0 and t1 must differ"),
+        ({"t1": math.nan}, ValueError, "times must be a row of at least two finite numbers"),
+        ({"times": [0.0, 0.5, 0.4]}, ValueError, "times must strictly rise or strictly fall"),
+        ({"times": [0.5]}, ValueError, "at least two"),
+        ({"times": torch.zeros(2, 2)}, ValueError, "times must be a row"),
+        ({"step_size": 0.1}, TypeError, "unexpected keyword argument 'step_size'"),
+        ({"x": torch.ones(2, 1).long()}, TypeError, "x must hold floating-point numbers"),
+        ({"x": torch.tensor([[math.nan]])}, ValueError, "x must be finite"),
+        (
+            {"velocity": lambda t, x: x[:, :1]},
+            ValueError,
+            r"velocity must return the shape of its input, \(3, 2\), got",
+        ),
+        ({"velocity": lambda t, x: None}, ValueError, r"velocity must return the shape of its input.*got NoneType"),
+    ],
+)
+def test_refused(change: dict, error: type[Exception], wanted: str) -> None:
+    arguments = {"velocity": lambda t, x: -x, "x": torch.ones(3, 2)} | change
+    with pytest.raises(error, match=wanted):
+        solve(**arguments)  # type: ignore[arg-type]
+
+
+# divergence
+
+
+def curved(shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A field whose Jacobian is full and depends on the place."""
+    size = math.prod(shape)
+    a, b = torch.randn(2, size, size, dtype=F64) / math.sqrt(size)
+    return lambda t, x: (
+        (torch.tanh(x.flatten(1) @ a) @ b + 0.1 * x.flatten(1) ** 2).reshape(x.shape)
+        * (1 + t.reshape(-1, *[1] * len(shape)))
+    )
+
+
+@pytest.mark.parametrize("shape", [(2,), (5,), (1, 4, 4), ()])
+def test_exact_divergence_is_the_trace_of_the_jacobian(shape: tuple[int, ...]) -> None:
+    velocity = curved(shape) if shape else lambda t, x: x**2 * (1 + t)
+    x, t = torch.randn(3, *shape, dtype=F64), torch.rand(3, dtype=F64)
+    u, div = divergence(velocity, t, x)
+    torch.testing.assert_close(u, velocity(t, x))
+    for i in range(3):
+        jacobian = torch.func.jacrev(lambda at: velocity(t[i : i + 1], at[None])[0])(x[i])  # noqa: B023
+        jacobian = jacobian.reshape(x[i].numel(), x[i].numel())
+        torch.testing.assert_close(div[i], jacobian.trace())
+        assert jacobian.numel() == 1 or not torch.allclose(div[i], jacobian.sum())
+        if len(shape) == 3:  # a public library sums a diagonal of columns here, which is not the trace
+            columns = jacobian.reshape(*shape, *shape)[0, :, 0, 0, :, 0].trace()
+            assert not torch.allclose(div[i], columns)
+    assert div.shape == (3,)
+
+
+def test_divergence_of_a_network_and_of_an_exact_field() -> None:
+    x, t = torch.randn(6, 2, dtype=F64), torch.full((), 0.4, dtype=F64)
+    board = Checkerboard()
+    for velocity in (VelocityMLP(2).double(), lambda t, x: AffinePath().marginal_velocity(t, x, board)):
+        _, div = divergence(velocity, t, x)
+        jacobian = torch.autograd.functional.jacobian(lambda at: velocity(t, at).sum(0), x)  # (2, 6, 2) # noqa: B023
+        torch.testing.assert_close(div, jacobian[0, :, 0] + jacobian[1, :, 1])
+
+
+@pytest.mark.parametrize("estimator", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("probes", [1, 4])
+def test_hutchinson_is_unbiased_with_the_variance_of_theory(estimator: str, probes: int) -> None:
+    """40 000 rows: the mean to 4 standard errors, the variance to 8 %, which is over 4 of its own."""
+    a = torch.randn(5, 5, dtype=F64)
+    s = (a + a.T) / 2
+    off = s - s.diag().diag()
+    variance = 2 * float((off if estimator == "rademacher" else s).square().sum()) / probes
+    n = 40_000
+    field = lambda t, x: x @ a.T  # noqa: E731
+    _, div = divergence(field, 0.5, torch.zeros(n, 5, dtype=F64), estimator, probes=probes)
+
+    def unbiased(estimate: Tensor) -> bool:
+        return abs(float(estimate.mean() - a.trace())) < 4 * float(estimate.std()) / math.sqrt(n)
+
+    assert unbiased(div)
+    assert float(div.var()) == pytest.approx(variance, rel=0.08)
+    other = 2 * float((s if estimator == "rademacher" else off).square().sum()) / probes
+    assert float(div.var()) != pytest.approx(other, rel=0.08)  # the other estimator's
+    uniform = 2 * torch.rand(n, 5, dtype=F64) - 1  # probes of variance 1/3
+    assert not unbiased((uniform * (uniform @ a.T)).sum(1))
+    assert not unbiased(-div)
+
+
+@pytest.mark.parametrize("estimator", ["rademacher", "gaussian"])
+def test_probes_come_from_the_generator(estimator: str) -> None:
+    field, x = curved((1, 4, 4)), torch.randn(3, 1, 4, 4, dtype=F64)
+    t = torch.tensor(0.3, dtype=F64)
+    draw = lambda seed: divergence(field, t, x, estimator, 2, Generator().manual_seed(seed))[1]  # noqa: E731
+    before = torch.get_rng_state()
+    assert draw(1).equal(draw(1))
+    assert not draw(1).equal(draw(2))
+    assert torch.get_rng_state().equal(before)
+    assert not divergence(field, t, x, estimator)[1].equal(divergence(field, t, x, estimator)[1])
+
+
+def test_diagonal_jacobian_needs_one_rademacher_probe() -> None:
+    x = torch.randn(7, 3, dtype=F64)
+    _, div = divergence(lambda t, x: x**3, 0.0, x, "rademacher")
+    torch.testing.assert_close(div, (3 * x**2).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "wanted"),
+    [
+        ({"estimator": "hutch"}, ValueError, "estimator must be one of 'exact', 'rademacher', 'gaussian', got 'hutch'"),
+        ({"estimator": "gaussian", "probes": 0}, ValueError, "probes must be a whole number above 0, got 0"),
+        ({"x": torch.ones(3, 2).long()}, TypeError, "x must hold floating-point numbers"),
+        ({"x": torch.tensor(1.0)}, ValueError, "got a single number"),
+        (
+            {"velocity": lambda t, x: x[:, :1]},
+            ValueError,
+            r"velocity must return the shape of its input, \(3, 2\), got \(3, 1\)",
+        ),
+        ({"probe": 3}, TypeError, "unexpected keyword argument 'probe'"),
+    ],
+)
+def test_divergence_refuses(change: dict, error: type[Exception], wanted: str) -> None:
+    arguments = {"velocity": lambda t, x: -x, "t": 0.5, "x": torch.ones(3, 2)} | change
+    with pytest.raises(error, match=wanted):
+        divergence(**arguments)  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""Every schedule by three routes: forward-mode autodiff, the formula by hand, and a finite difference."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import mpmath as mp
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import F64, SCHEDULES, by_hand
+from torch import Tensor
+
+from fmtutor import Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
+
+INNER = torch.linspace(0.001, 0.999, 37, dtype=F64)
+
+
+def exact(name: str, t: mp.mpf) -> tuple[mp.mpf, mp.mpf]:
+    """alpha and sigma to as many digits as mpmath is asked for."""
+    t, tenth = mp.mpf(t), mp.mpf(1) / 10
+    if name.startswith("linear"):
+        return t, 1 - t * (1 if name == "linear" else 1 - tenth)
+    if name == "vp":
+        squared = mp.exp(-tenth * (1 - t) - (20 - tenth) * (1 - t) ** 2 / 2)
+        return mp.sqrt(squared), mp.sqrt(1 - squared)
+    if name == "ve":
+        return mp.mpf(1), (mp.mpf(10) / 1000) * mp.power(1000, 1 - t)
+    if name == "cosine":
+        return mp.sin(mp.pi * t / 2), mp.cos(mp.pi * t / 2)
+    return mp.power(t, mp.mpf(5) / 2), 1 - mp.power(t, mp.mpf(5) / 2)
+
+
+def difference(f: object, t: Tensor, h: float = 1e-3) -> Tensor:
+    """A central difference, with its errors of order h^2 and h^4 removed by extrapolation."""
+    central = [(f(t + k * h) - f(t - k * h)) / (2 * k * h) for k in (0.25, 0.5, 1.0)]  # type: ignore[operator]
+    first = [(4 * a - b) / 3 for a, b in pairwise(central)]
+    return (16 * first[0] - first[1]) / 15
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Within 1e-8, relative to the size of the derivative where that is above 1."""
+    return bool(((a - b).abs() <= 1e-8 * b.abs().clamp(min=1)).all())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_values_and_derivatives_by_three_routes(name: str) -> None:
+    s, t = SCHEDULES[name], INNER
+    hand = torch.tensor([by_hand(name, float(x)) for x in t], dtype=F64).T
+    assert close(s.alpha(t), hand[0])
+    assert close(s.sigma(t), hand[1])
+    inner = t[(t > 0.02) & (t < 0.98)]  # the difference needs room, and the roots of VP and t^2.5 need it smooth
+    for k, (f, own, autodiff) in enumerate(
+        ((s.alpha, s.d_alpha, Schedule.d_alpha), (s.sigma, s.d_sigma, Schedule.d_sigma))
+    ):
+        assert close(own(t), hand[2 + k])
+        assert close(autodiff(s, t), hand[2 + k])  # the base class's, where a schedule overrides it
+        with mp.workdps(40):
+            by_mp = torch.tensor([float(mp.diff(lambda x: exact(name, x)[k], float(x))) for x in t[::6]], dtype=F64)  # noqa: B023
+        assert close(own(t[::6]), by_mp)
+        assert close(own(inner), difference(f, inner))
+        for wrong in (-hand[2 + k], hand[2 + k] / 2, hand[2 + k].flip(0)):  # sign, factor, reversed time
+            changed = not torch.allclose(wrong, hand[2 + k])
+            assert not (changed and close(own(t), wrong))
+
+
+def test_ends() -> None:
+    zero, one = torch.zeros((), dtype=F64), torch.ones((), dtype=F64)
+    for s in (Linear(), Cosine(), Polynomial(3)):
+        assert (s.alpha(zero), s.sigma(zero), s.alpha(one), s.sigma(one)) == (0, 1, 1, 0)
+    assert Linear(sigma_min=0.25).sigma(one) == 0.25
+    vp, ve = VariancePreserving(), VarianceExploding()
+    assert vp.alpha(one) == 1
+    assert vp.sigma(one) == 0
+    assert vp.alpha(zero).item() == pytest.approx(math.exp(-10.05 / 2), rel=1e-12)  # not 0: no pure noise at t = 0
+    assert vp.d_sigma(one).item() == -math.inf
+    assert (ve.sigma(zero).item(), ve.sigma(one).item()) == pytest.approx((10, 0.01))
+    assert Polynomial(1).d_alpha(zero) == 1
+
+
+@pytest.mark.parametrize("name", ["vp", "cosine"])
+def test_alpha_and_sigma_on_the_circle(name: str) -> None:
+    s = SCHEDULES[name]
+    torch.testing.assert_close(s.alpha(INNER) ** 2 + s.sigma(INNER) ** 2, torch.ones_like(INNER))
+    assert not torch.allclose(s.alpha(INNER) + s.sigma(INNER), torch.ones_like(INNER))  # that is the linear path's
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("name", ["linear", "vp", "ve", "cosine"])
+def test_sigma_keeps_its_digits_close_to_the_data(name: str, dtype: torch.dtype) -> None:
+    t = 1 - 2.0 ** -torch.arange(2, 21, dtype=dtype)
+    with mp.workdps(40):
+        truth = torch.tensor([float(exact(name, float(x))[1]) for x in t], dtype=F64)
+    eps = 8 * torch.finfo(dtype).eps
+    assert ((SCHEDULES[name].sigma(t).double() / truth - 1).abs() < eps).all()
+    if dtype == torch.float32 and name == "cosine":
+        naive = torch.cos(0.5 * math.pi * t)  # what the formula invites one to write
+        assert not ((naive.double() / truth - 1).abs() < eps).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from(list(SCHEDULES)), st.floats(0, 1), st.floats(0, 1))
+def test_data_never_fades_and_noise_never_grows(name: str, a: float, b: float) -> None:
+    s, (early, late) = SCHEDULES[name], torch.tensor(sorted((a, b)), dtype=F64)
+    assert s.alpha(early) <= s.alpha(late)
+    assert s.sigma(late) <= s.sigma(early)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(0, 3), max_size=3), st.sampled_from([torch.float32, F64]))
+def test_shape_and_dtype_follow_t(shape: list[int], dtype: torch.dtype) -> None:
+    t = torch.rand(shape, dtype=dtype)
+    for s in SCHEDULES.values():
+        for f in (s.alpha, s.sigma, s.d_alpha, s.d_sigma):
+            assert (f(t).shape, f(t).dtype) == (t.shape, dtype)
+
+
+def test_derivatives_at_a_time_shared_by_all_and_through_a_gradient() -> None:
+    t = torch.tensor(0.5, dtype=F64)
+    torch.testing.assert_close(Cosine().d_alpha(t.expand(3)), Cosine().d_alpha(t).expand(3))
+    leaf = t.clone().requires_grad_()
+    (second,) = torch.autograd.grad(Cosine().d_alpha(leaf), leaf)
+    assert second.item() == pytest.approx(-((math.pi / 2) ** 2) * math.sin(math.pi / 4))
+
+
+def test_a_new_schedule_is_two_formulas_even_when_one_is_constant() -> None:
+    class Shrinking(Schedule):
+        def alpha(self, t: Tensor) -> Tensor:
+            return torch.ones_like(t)
+
+        def sigma(self, t: Tensor) -> Tensor:
+            return (1 - t) ** 2
+
+    assert Shrinking().d_alpha(INNER).eq(0).all()
+    torch.testing.assert_close(Shrinking().d_sigma(INNER), -2 * (1 - INNER))
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda: Linear(sigma_min=-0.1), "sigma_min must be at least 0 and finite, got -0.1"),
+        (lambda: Linear(sigma_min=math.nan), "sigma_min must be at least 0 and finite, got nan"),
+        (lambda: VariancePreserving(beta_min=0.0), "beta_min must be above 0 and finite, got 0.0"),
+        (lambda: VariancePreserving(beta_max=math.inf), "beta_max must be above 0 and finite, got inf"),
+        (lambda: VarianceExploding(sigma_min=-1.0), "sigma_min must be above 0"),
+        (lambda: VarianceExploding(sigma_min=2.0, sigma_max=1.0), "sigma_max must be above sigma_min, got 1.0 and 2.0"),
+        (lambda: Polynomial(0.5), "n must be at least 1 and finite, got 0.5"),
+        (lambda: Polynomial(math.nan), "n must be at least 1 and finite, got nan"),
+    ],
+)
+def test_refused_settings(make: object, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        make()  # type: ignore[operator]
+
+
+def test_repr_names_the_settings() -> None:
+    assert repr(VariancePreserving()) == "VariancePreserving(beta_min=0.1, beta_max=20)"
+    assert repr(Cosine()) == "Cosine()"
