@@ -36,7 +36,7 @@ class FourierFeatures(nn.Module):
 
     projection: Tensor
 
-    def __init__(self, dim: int, frequencies: int, lowest: float = 0.7, highest: float = 8.0) -> None:
+    def __init__(self, dim: int, frequencies: int, lowest: float = 0.7, highest: float = 16.0) -> None:
         super().__init__()
         scale = torch.logspace(math.log10(lowest), math.log10(highest), frequencies)
         self.register_buffer("projection", scale * torch.randn(dim, frequencies))
