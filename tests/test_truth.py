@@ -79,9 +79,9 @@ def test_wrong_fields_are_found_out(name: str) -> None:
     for label, field in wrong.items():
         n = 10_000 if label == "too slow" else 2_000
         assert not arrives(name, carried(field, n)), label
-    noisy = carried(u, 2_000)
+    noisy, spread = carried(u, 2_000), 2.0 if name == "board" else 0.5  # the board is wide: little hurts it
     assert arrives(name, noisy)
-    assert not arrives(name, noisy + torch.randn_like(noisy)), "noise added at the end"
+    assert not arrives(name, noisy + spread * torch.randn_like(noisy)), "noise added at the end"
 
 
 def test_the_flow_of_the_exact_field_is_the_target_in_nats() -> None:
