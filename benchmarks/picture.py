@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fmtutor import AffinePath, Checkerboard, ContinuousFlow, StandardNormal, VelocityMLP
+
 from fmtutor import conditional_flow_matching_loss, fit, plots  # isort: skip
 
 OUT = Path(__file__).parents[1] / "book" / "_static" / "flow.png"

@@ -81,6 +81,13 @@ def positive(name: str, value: float, *, or_zero: bool = False) -> float:
     return value
 
 
+def whole(name: str, value: int, least: int = 1) -> int:
+    """`value`, if it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
 def choice(name: str, value: str, known: Iterable[str]) -> str:
     """`value`, if it is one of the names in `known`."""
     if value not in (names := list(known)):

@@ -41,7 +41,7 @@ class ContinuousFlow(torch.distributions.Distribution):
 
     Raises:
         TypeError: the velocity cannot be called, or the base is not a Distribution.
-        ValueError: an unknown method or estimator, or a base with a batch shape.
+        ValueError: an unknown method or estimator, a number of steps or probes below 1, or a base with a batch shape.
 
     Source: Chen et al. (2018), theorem 1; Grathwohl et al. (2019), equation 4.
 
@@ -78,7 +78,8 @@ class ContinuousFlow(torch.distributions.Distribution):
         self.velocity, self.base = velocity, base
         self.method = _validate.choice("method", method, FIXED + ADAPTIVE)
         self.estimator = _validate.choice("estimator", estimator, ESTIMATORS)
-        self.steps, self.rtol, self.atol, self.t1, self.probes = steps, rtol, atol, t1, probes
+        self.steps, self.probes = _validate.whole("steps", steps), _validate.whole("probes", probes)
+        self.rtol, self.atol, self.t1 = rtol, atol, t1
         self.nfe = 0
 
     def rsample(

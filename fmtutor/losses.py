@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from fmtutor import _validate
 from fmtutor.distributions import Target
@@ -26,6 +26,8 @@ def conditional_flow_matching_loss(
     x1: Float[Tensor, "batch *event"],
     t: Tensor | float | None = None,
     reduction: str = "mean",
+    *,
+    generator: Generator | None = None,
 ) -> Float[Tensor, "..."]:
     """`mean |v(t, xt) - u_t(xt | x1)|^2` over pairs of noise and data, and over the coordinates of an event.
 
@@ -38,6 +40,7 @@ def conditional_flow_matching_loss(
         x1: data, one for each x0.
         t: a scalar or one time a pair; uniform in [0, 1) unless given.
         reduction: "mean", or "none" for one number a pair.
+        generator: where the times come from; torch's global generator unless given.
 
     Raises:
         TypeError: x0 or x1 does not hold floating-point numbers.
@@ -53,7 +56,8 @@ def conditional_flow_matching_loss(
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
     if t is None:
-        t = torch.rand(len(x1), dtype=x1.dtype, device=x1.device) if _validate.floating("x1", x1).dim() else 0.0
+        n = len(x1) if _validate.floating("x1", x1).dim() else 1
+        t = torch.rand(n, generator=generator, dtype=x1.dtype, device=x1.device)
     t, xt, ut = path.sample(x0, x1, t)
     return _squared_error(velocity, t, xt, ut, reduction)
 

@@ -47,7 +47,7 @@ def kl(target: Distribution, model: Distribution, n: int = 10_000, *, generator:
         >>> abs(gap.value - (math.log(4) - 0.75)) < 3 * gap.error
         True
     """
-    x = draw("target", target, _count("n", n), generator)
+    x = draw("target", target, _validate.whole("n", n), generator)
     log_q = log_prob("model", model, x)
     estimates = []
     try:
@@ -108,7 +108,9 @@ def energy_test(
     """
     x, y = samples(x, y)
     n, m, both = len(x), len(y), torch.cat([x, y])
-    drawn = torch.rand(_count("permutations", permutations), n + m, generator=generator, device=_home(generator))
+    drawn = torch.rand(
+        _validate.whole("permutations", permutations), n + m, generator=generator, device=_home(generator)
+    )
     order = torch.cat([torch.arange(n + m)[None], drawn.argsort(1).cpu()]).to(x.device)
     z = (order < n).T.to(x.dtype)  # one column of labels each; the first is the one we were given
     zdz, zd, total = torch.zeros_like(z[0]), torch.zeros_like(z[0]), torch.zeros_like(z[0, 0])
@@ -180,7 +182,7 @@ def sliced_wasserstein(
     x, y = samples(x, y)
     if not p >= 1:
         raise ValueError(f"p must be at least 1, got {p}")
-    shape = (x.shape[1], _count("projections", projections))
+    shape = (x.shape[1], _validate.whole("projections", projections))
     directions = torch.randn(shape, dtype=x.dtype, device=_home(generator, x), generator=generator).to(x.device)
     directions = directions / directions.norm(dim=0)
     n, m = len(x), len(y)
@@ -220,7 +222,7 @@ def velocity_error(
         >>> velocity_error(lambda t, x: path.marginal_velocity(t, x, board), path, board, base)
         0 ± 0
     """
-    draws = (draw("base", base, _count("n", n), generator), draw("target", target, n, generator))
+    draws = (draw("base", base, _validate.whole("n", n), generator), draw("target", target, n, generator))
     if times is not None:
         _validate.finite("times", times)
         return torch.stack([_field_error(velocity, path, target, *draws, t.expand(n)).mean() for t in times])
@@ -265,12 +267,6 @@ def straightness(
     slope = path.diff(dim=0) / step[:, None, None]
     chord = (path[-1] - path[0]) / (times[-1] - times[0])
     return estimate((step.abs()[:, None] * (slope - chord).square().sum(-1)).sum(0))
-
-
-def _count(name: str, value: int, least: int = 1) -> int:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
 
 
 def _home(generator: Generator | None, like: Tensor | None = None) -> torch.device:

@@ -109,8 +109,7 @@ def _times(times: Tensor | Iterable[float] | None, t0: float, t1: float, x: Tens
 
 def _grid(times: Float[Tensor, " times"], steps: int) -> tuple[Tensor, list[int]]:
     """The ends of all steps, and which of them are the times to keep."""
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number above 0, got {steps!r}")
+    _validate.whole("steps", steps)
     gaps = times.diff().abs()
     shares = [max(1, math.ceil(steps * float(gap / gaps.sum()) - 1e-3)) for gap in gaps]
     pieces = [torch.lerp(a, b, torch.arange(n).to(times) / n)
@@ -178,8 +177,7 @@ def _probes(
     if estimator == "exact":
         event = x.shape[1:]
         return torch.eye(event.numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *event)
-    if not isinstance(probes, int) or probes < 1:
-        raise ValueError(f"probes must be a whole number above 0, got {probes!r}")
+    _validate.whole("probes", probes)
     shape = (probes, *x.shape)
     if estimator == "gaussian":
         return torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)

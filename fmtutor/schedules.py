@@ -46,7 +46,7 @@ class Schedule:
         return _derivative(self.sigma, t)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value:g}" for name, value in vars(self).items())
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
 
 

@@ -53,7 +53,7 @@ class History:
             >>> History(losses, rates, seconds=0.1, device="cpu", seed=0).smooth(2)
             tensor([4.0000, 3.0000, 2.5000], dtype=torch.float64)
         """
-        window = _whole("window", window)
+        window = _validate.whole("window", window)
         total = torch.cat([torch.zeros(1, dtype=torch.float64), self.losses.double().cumsum(0)])
         end = torch.arange(1, self.steps + 1)
         start = (end - window).clamp(min=0)
@@ -208,7 +208,7 @@ def _check_settings(
     *, steps: int, lr: float, warmup: float, schedule: str, ema: float, clip: float | None, **every: int
 ) -> None:
     for name, value in {"steps": steps, **every}.items():
-        _whole(name, value)
+        _validate.whole(name, value)
     _validate.positive("lr", lr)
     _validate.positive("clip", 1.0 if clip is None else clip)
     _validate.choice("schedule", schedule, ("cosine", "constant"))
@@ -226,12 +226,6 @@ def _parameters(model: nn.Module, loss: Callable[[], Tensor]) -> list[nn.Paramet
     if not (parameters := [p for p in model.parameters() if p.requires_grad]):
         raise ValueError("model must have something to train, got no parameter that requires a gradient")
     return parameters
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return value
 
 
 def _bar(progress: bool, done: int, steps: int) -> tqdm:
