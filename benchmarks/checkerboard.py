@@ -34,7 +34,7 @@ VARIANTS = {
 def run(
     seed: int,
     steps: int = 2000,
-    frequencies: int = 128,
+    frequencies: int = 96,
     damped: bool = True,
     late: bool = False,
     schedule: str = "cosine",
