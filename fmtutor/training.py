@@ -1,6 +1,6 @@
 """The one training loop of the book: every model, from a line of points to images, is fitted by `fit`.
 
-Chapter 4 builds it from scratch in twenty lines, and then prints this one.
+Chapter 4 builds one from scratch, and then prints this one.
 """
 
 from __future__ import annotations

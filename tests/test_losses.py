@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from reference import F64, SCHEDULES, brute, by_hand, targets
+from scipy import integrate
 from torch import Tensor
 
 from fmtutor import (
@@ -108,7 +109,7 @@ def test_gradients_are_equal_in_expectation() -> None:
     assert not equal(flipped)
 
 
-def test_time_is_uniform_and_reproducible_unless_given() -> None:
+def test_times_lean_towards_the_data_and_are_reproducible_unless_given() -> None:
     seen: list[Tensor] = []
 
     def watched(t: Tensor, x: Tensor) -> Tensor:
@@ -121,8 +122,22 @@ def test_time_is_uniform_and_reproducible_unless_given() -> None:
         conditional_flow_matching_loss(watched, AffinePath(), x0, x1)
     assert seen[0].equal(seen[1])
     assert seen[0].shape == (20_000,)
-    for power in (1, 2):  # moments of a uniform number, to 4 standard errors
-        assert abs(float((seen[0] ** power).mean()) - 1 / (power + 1)) < 4 * 0.3 / math.sqrt(20_000)
+    assert (seen[0] < 1).all()
+
+    def agrees(times: Tensor) -> bool:
+        """Mean and second moment under the density 2/3 (1 - t)^(-1/3), by quadrature, to 4 standard errors."""
+        for power in (1, 2):
+            wanted = integrate.quad(lambda t: t**power * 2 / 3 * (1 - t) ** (-1 / 3), 0, 1)[0]
+            if abs(float((times**power).mean()) - wanted) > 4 * 0.3 / math.sqrt(20_000):
+                return False
+        return True
+
+    assert agrees(seen[0])
+    assert not agrees(torch.rand(20_000))  # uniform
+    assert not agrees(1 - seen[0])  # towards the noise
+    generator = torch.Generator().manual_seed(3)
+    conditional_flow_matching_loss(watched, AffinePath(), x0, x1, generator=generator)
+    assert seen[2].equal(seen[0])
 
 
 def test_images_and_single_numbers() -> None:
