@@ -127,7 +127,7 @@ def test_times_lean_towards_the_data_and_are_reproducible_unless_given() -> None
     def agrees(times: Tensor) -> bool:
         """Mean and second moment under the density 2/3 (1 - t)^(-1/3), by quadrature, to 4 standard errors."""
         for power in (1, 2):
-            wanted = integrate.quad(lambda t: t**power * 2 / 3 * (1 - t) ** (-1 / 3), 0, 1)[0]
+            wanted = integrate.quad(lambda t, n: t**n * 2 / 3 * (1 - t) ** (-1 / 3), 0, 1, args=(power,))[0]
             if abs(float((times**power).mean()) - wanted) > 4 * 0.3 / math.sqrt(20_000):
                 return False
         return True

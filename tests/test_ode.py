@@ -117,9 +117,9 @@ def test_dtype_shape_and_gradient_follow_the_state() -> None:
     ("change", "error", "wanted"),
     [
         ({"method": "eulr"}, ValueError, "method must be one of 'euler', 'midpoint'.*got 'eulr'"),
-        ({"steps": 0}, ValueError, "steps must be a whole number above 0, got 0"),
-        ({"steps": 1.5}, ValueError, "steps must be a whole number above 0, got 1.5"),
-        ({"steps": -3}, ValueError, "steps must be a whole number above 0, got -3"),
+        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 1.5}, ValueError, "steps must be a whole number of at least 1, got 1.5"),
+        ({"steps": -3}, ValueError, "steps must be a whole number of at least 1, got -3"),
         ({"method": "dopri5", "rtol": 0.0}, ValueError, "rtol must be above 0"),
         ({"method": "dopri5", "atol": math.nan}, ValueError, "atol must be above 0"),
         ({"t1": 0.0}, ValueError, "t0 and t1 must differ"),
@@ -229,7 +229,7 @@ def test_diagonal_jacobian_needs_one_rademacher_probe() -> None:
     ("change", "error", "wanted"),
     [
         ({"estimator": "hutch"}, ValueError, "estimator must be one of 'exact', 'rademacher', 'gaussian', got 'hutch'"),
-        ({"estimator": "gaussian", "probes": 0}, ValueError, "probes must be a whole number above 0, got 0"),
+        ({"estimator": "gaussian", "probes": 0}, ValueError, "probes must be a whole number of at least 1, got 0"),
         ({"x": torch.ones(3, 2).long()}, TypeError, "x must hold floating-point numbers"),
         ({"x": torch.tensor(1.0)}, ValueError, "got a single number"),
         (

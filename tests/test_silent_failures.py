@@ -145,7 +145,7 @@ def test_a_solver_takes_the_steps_it_is_told() -> None:
     assert solve(zero, x, method="euler").nfe == 20
     assert solve(zero, x, 0.0, 0.001, method="euler").nfe == 20
     for steps in (0, -1, 1.5, 0.5, math.inf, None):
-        with pytest.raises(ValueError, match="steps must be a whole number above 0, got"):
+        with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got"):
             solve(zero, x, method="euler", steps=steps)  # type: ignore[arg-type]
 
 

@@ -110,7 +110,7 @@ def _axes(rows: int, columns: int, size: float, headroom: float) -> tuple[Figure
     pitch = 1.08 * size  # the gap between images
     # The titles stand in every row of a grid, so every row is given room for them.
     side = (columns * pitch, rows * (pitch + headroom * size))
-    figure = Figure(figsize=side, facecolor="none", layout="none")  # the gaps below are exact; no engine moves them
+    figure = Figure(figsize=side, facecolor="none", layout="none")  # type: ignore[arg-type]  # exact gaps, below
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(0, 0, 1, 1 - headroom * size / (rows * (pitch + headroom * size)), 0.08, 0.08 + headroom)
     return figure, list(axes.flat)
