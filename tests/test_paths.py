@@ -282,5 +282,5 @@ def test_images_of_one_data_set() -> None:
         log_w = [-((x[i] - t * d) ** 2).sum() / (2 * (1 - t) ** 2) for d in data.means]
         w = torch.softmax(torch.stack(log_w), 0)
         torch.testing.assert_close(u[i], sum(wk * (d - x[i]) / (1 - t) for wk, d in zip(w, data.means, strict=True)))
-    assert repr(AffinePath()) == "AffinePath(Linear(sigma_min=0))"
+    assert repr(AffinePath()) == "AffinePath(Linear(sigma_min=0.0))"
     assert not Checkerboard().has_rsample

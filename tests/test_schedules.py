@@ -156,5 +156,5 @@ def test_refused_settings(make: object, wanted: str) -> None:
 
 
 def test_repr_names_the_settings() -> None:
-    assert repr(VariancePreserving()) == "VariancePreserving(beta_min=0.1, beta_max=20)"
+    assert repr(VariancePreserving()) == "VariancePreserving(beta_min=0.1, beta_max=20.0)"
     assert repr(Cosine()) == "Cosine()"
