@@ -70,7 +70,7 @@ class VelocityMLP(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, dim: int, *, width: int = 96, depth: int = 3, frequencies: int = 96) -> None:
+    def __init__(self, dim: int, *, width: int = 64, depth: int = 3, frequencies: int = 96) -> None:
         super().__init__()
         self.dim = dim
         self.position = FourierFeatures(dim, frequencies)
