@@ -1,0 +1,85 @@
+"""Every mistake that a chapter says is in the notes: the right version passes a computation, theirs does not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fmtutor import (
+    AffinePath,
+    Checkerboard,
+    ContinuousFlow,
+    GaussianMixture,
+    Linear,
+    StandardNormal,
+    VariancePreserving,
+    divergence,
+    metrics,
+    solve,
+)
+
+F64 = torch.float64
+
+
+def test_notes_000_the_field_of_the_current_point_stops_at_63_percent() -> None:
+    x0, x1 = torch.zeros(1, 1, dtype=F64), torch.ones(1, 1, dtype=F64)
+    theirs = solve(lambda t, x: x1 - x, x0, method="dopri5", rtol=1e-9, atol=1e-9).x.item()
+    ours = solve(lambda t, x: (x1 - x) / (1 - t), x0, t1=1 - 1e-6, method="dopri5", rtol=1e-9, atol=1e-9).x.item()
+    assert math.isclose(theirs, 1 - math.exp(-1), rel_tol=1e-7)
+    assert math.isclose(ours, 1 - 1e-6, rel_tol=1e-7)
+
+
+def test_notes_003_both_signs_of_the_sigma_min_path() -> None:
+    sigma_min, t = 0.1, torch.tensor(0.3, dtype=F64)
+    data, noise = torch.tensor(2.0, dtype=F64), torch.tensor(-1.0, dtype=F64)
+    point, rate = torch.func.jvp(
+        lambda s: s * data + (1 - s + s * sigma_min) * noise, (t,), (torch.ones((), dtype=F64),)
+    )
+    factor = (1 - sigma_min) / (1 - t + t * sigma_min)
+    for sign, right in ((-1, True), (1, False)):
+        in_noise, in_place = data + sign * (1 - sigma_min) * noise, data + sign * factor * (point - t * data)
+        assert torch.isclose(rate, in_noise).item() is right
+        assert torch.isclose(rate, in_place).item() is right
+    ours = AffinePath(Linear(sigma_min)).conditional_velocity(t, point.reshape(1, 1), data.reshape(1, 1))
+    assert torch.isclose(ours.squeeze(), rate)
+
+
+def test_notes_001_the_coefficients_add_up_to_one_on_the_linear_path_only() -> None:
+    t, vp, linear = torch.linspace(0, 1, 11, dtype=F64), VariancePreserving(), Linear()
+    one = torch.ones_like(t)
+    torch.testing.assert_close(linear.alpha(t) + linear.sigma(t), one)
+    torch.testing.assert_close(vp.alpha(t) ** 2 + vp.sigma(t) ** 2, one)
+    assert (vp.alpha(t) + vp.sigma(t) - 1).abs().max() > 0.3
+
+
+def test_notes_001_the_derivative_along_the_way_is_not_the_one_at_a_place() -> None:
+    path, target = AffinePath(), GaussianMixture(torch.tensor([[-1.0], [1.5]], dtype=F64), 0.3)
+    x, t, h = torch.tensor([[0.4]], dtype=F64), 0.6, 1e-5
+    u, div = divergence(lambda t, x: path.marginal_velocity(t, x, target), t, x)
+
+    def change(moved: torch.Tensor) -> float:
+        after = path.marginal_log_prob(t + h, x + h * moved, target)
+        return ((after - path.marginal_log_prob(t - h, x - h * moved, target)) / (2 * h)).item()
+
+    assert math.isclose(change(u), -div.item(), rel_tol=1e-6)
+    assert abs(change(0 * u) + div.item()) > 0.1
+
+
+def test_notes_004_without_the_square_the_best_answer_is_a_median() -> None:
+    targets = torch.tensor([[0.0]] * 3 + [[4.0]])  # three of four pairs go one way
+    answers = torch.linspace(-1, 5, 601)[:, None, None]
+    best = {p: answers[((answers - targets).norm(dim=-1) ** p).mean(1).argmin()].item() for p in (1, 2)}
+    assert math.isclose(best[2], targets.mean().item(), abs_tol=0.011)
+    assert math.isclose(best[1], targets.median().item(), abs_tol=0.011)
+    assert abs(best[1] - best[2]) > 0.9
+
+
+def test_notes_004_straight_paths_do_not_make_straight_trajectories() -> None:
+    path, board, base = AffinePath(), Checkerboard(), StandardNormal(2)
+    x0, x1, times = base.sample((400,)), board.sample((400,)), torch.linspace(0, 0.99, 12)
+    straight = torch.stack([path.sample(x0, x1, t).xt for t in times])
+    flow = ContinuousFlow(lambda t, x: path.marginal_velocity(t, x, board), base, steps=24, t1=0.99)
+    bent = metrics.straightness(flow.trajectory(x0, times))
+    assert metrics.straightness(straight, times).value < 1e-6
+    assert bent.value > 10 * bent.error
