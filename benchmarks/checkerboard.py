@@ -75,8 +75,10 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {row['what']} | {statistics.mean(gaps):.3f} ({min(gaps):.3f} to {max(gaps):.3f}) "
                      f"| {statistics.mean(seconds):.1f} |")  # fmt: skip
     on = result["machine"]
-    lines += ["", f"Mean and range over two seeds (one for the long runs); {on['cores']} cores of {on['processor']}, torch {on['torch']}, "
-                  f"{result['date']}, commit {result['commit']}, `{result['command']}`."]  # fmt: skip
+    where = (
+        f"{on['cores']} cores of {on['processor']}, torch {on['torch']}, {result['date']}, commit {result['commit']}"
+    )
+    lines += ["", f"Mean and range over two seeds (one for the long runs); {where}, `{result['command']}`."]
     return "\n".join(lines)
 
 
