@@ -6,6 +6,7 @@ Chapter 8 judges its digits with these, because a flow matching loss cannot (cha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fmtutor import _validate
+from fmtutor.training import fit
 
 
 class Classifier(nn.Module):
@@ -73,14 +75,13 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         model = Classifier(images.shape[1], int(labels.max()) + 1).to(images)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
+
+        def loss() -> Tensor:
             rows = torch.randint(len(images), (batch,)).to(labels.device)
-            optimizer.zero_grad()
-            cross_entropy(model(images[rows]), labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
+            return cross_entropy(model(images[rows]), labels[rows])
+
+        adam = partial(torch.optim.AdamW, weight_decay=1e-2)
+        fit(model, loss, steps=steps, lr=lr, warmup=0.0, ema=None, optimizer=adam, progress=False)
     return model.eval().requires_grad_(False)
 
 
@@ -127,9 +128,8 @@ def classifier_two_sample(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    _pair(generated, real, least=2 * folds if folds > 1 else 2)
-    if folds < 2:
-        raise ValueError(f"folds must be at least 2, got {folds}")
+    _validate.whole("folds", folds, least=2)
+    _pair(generated, real, least=2 * folds)
     n = min(len(generated), len(real))
     picks = [x[torch.randperm(len(x), generator=generator)[:n].to(x.device)].flatten(1) for x in (generated, real)]
     x = torch.cat([pick.double().cpu() for pick in picks])
@@ -220,11 +220,9 @@ def feature_distance(
     """
     _pair(generated, real, least=4)
     half = len(real) // 2
-    if len(generated) < half or repeats < 2:
-        raise ValueError(
-            f"generated must hold at least {half} images, half as many as real, and repeats be at least 2, got "
-            f"{len(generated)} images and repeats={repeats}"
-        )
+    _validate.whole("repeats", repeats, least=2)
+    if len(generated) < half:
+        raise ValueError(f"generated must hold at least {half} images, half as many as real, got {len(generated)}")
     a, b = features(generated), features(real)
     pairs = []
     for _ in range(repeats):
