@@ -173,7 +173,7 @@ X = torch.zeros(20, 1, 4, 4)
         (lambda: classifier_two_sample(X, X[..., :2]), "events of one shape"),
         (lambda: classifier_two_sample(X, X / 0), "NaN"),
         (lambda: classifier_two_sample(X[:5], X), "at least 10 events"),
-        (lambda: classifier_two_sample(X, X, folds=1), "folds must be at least 2"),
+        (lambda: classifier_two_sample(X, X, folds=1), "folds must be a whole number of at least 2"),
         (lambda: feature_distance(torch.nn.Flatten(), X[:5], X), "at least 10 images"),
         (lambda: feature_distance(torch.nn.Flatten(), X, X[:3]), "at least 4 events"),
         (lambda: nearest_distance(X, X[:, :, :2]), "images and train must hold events of one shape"),

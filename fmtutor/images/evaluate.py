@@ -141,8 +141,8 @@ def classifier_two_sample(
         inside, outside = fold != k, fold == k
         forest = RandomForestClassifier(trees, random_state=seed).fit(x[inside].numpy(), y[inside].numpy())
         right += int((forest.predict(x[outside].numpy()) == y[outside].numpy()).sum())
-    accuracy = right / (2 * n)
-    return TwoSample(accuracy, (accuracy * (1 - accuracy) / (2 * n)) ** 0.5)
+    share = right / (2 * n)
+    return TwoSample(share, (share * (1 - share) / (2 * n)) ** 0.5)
 
 
 def frechet_distance(a: Float[Tensor, "n features"], b: Float[Tensor, "m features"]) -> float:
@@ -295,7 +295,5 @@ def _pair(a: Tensor, b: Tensor, *, least: int, names: tuple[str, str] = ("the fi
         if _validate.finite(name, x).dim() < 2 or len(x) < least:
             raise ValueError(f"{name} must hold at least {least} events in shape (n, *event), got {tuple(x.shape)}")
     if a.shape[1:] != b.shape[1:]:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must hold events of one shape, "
-            f"got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}"
-        )
+        shapes = f"{tuple(a.shape[1:])} and {tuple(b.shape[1:])}"
+        raise ValueError(f"{names[0]} and {names[1]} must hold events of one shape, got {shapes}")
