@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
 
 from fmtutor import _validate
+from fmtutor._estimates import draw
 from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, Solution, divergence, solve
 
 
@@ -87,8 +88,7 @@ class ContinuousFlow(torch.distributions.Distribution):
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)` whose gradient reaches the velocity's parameters."""
         shape = Size(sample_shape)
-        given = {} if generator is None else {"generator": generator}  # torch's own distributions take none
-        x0 = self.base.sample((shape.numel(),), **given)
+        x0 = draw("base", self.base, shape.numel(), generator)
         return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(shape + self.event_shape)
 
     def sample(
