@@ -73,7 +73,7 @@ def table(result: dict[str, Any]) -> str:
     for row in result["measured"]:
         gaps, seconds = row["gaps"], row["seconds"]
         lines.append(f"| {row['what']} | {statistics.mean(gaps):.3f} ({min(gaps):.3f} to {max(gaps):.3f}) "
-                     f"| {statistics.mean(seconds):.1f} |")  # fmt: skip
+                     f"| {statistics.mean(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}) |")  # fmt: skip
     on = result["machine"]
     where = (
         f"{on['cores']} cores of {on['processor']}, torch {on['torch']}, {result['date']}, commit {result['commit']}"
