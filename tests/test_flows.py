@@ -120,6 +120,82 @@ def test_rsample_has_a_gradient_and_sample_has_none() -> None:
     assert flow.has_rsample
 
 
+@torch.no_grad()
+def gap_between_the_two_ways(flow: ContinuousFlow, n: int = 40) -> float:
+    x, forwards = flow.sample_and_log_prob((n,), generator=Generator().manual_seed(3))
+    return float((forwards - flow.log_prob(x)).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("how", "tolerance"),
+    [({"method": "rk4", "steps": 20}, 5e-5), ({"steps": 50}, 3e-3), (TIGHT, 1e-6)],
+)
+def test_densities_forwards_and_backwards_agree(how: dict, tolerance: float) -> None:
+    flow = ContinuousFlow(to_gaussian, BASE, **how)
+    target = MultivariateNormal(MEAN, SCALE**2 * torch.eye(2, dtype=F64))
+    x, log_prob = flow.sample_and_log_prob((40,))
+    torch.testing.assert_close(log_prob, target.log_prob(x), rtol=0, atol=50 * tolerance)
+    assert gap_between_the_two_ways(flow) < tolerance
+    assert gap_between_the_two_ways(ContinuousFlow(small(), BASE, **how)) < tolerance
+    carry = flow._carry
+    wrong = {
+        "sign of the divergence": lambda x, t0, t1, g=None: (carry(x, t0, t1, g)[0], -carry(x, t0, t1, g)[1]),
+        "divergence forgotten": lambda x, t0, t1, g=None: (carry(x, t0, t1, g)[0], 0 * x[:, 0]),
+        "time reversed": lambda x, t0, t1, g=None: carry(x, 1 - t0, 1 - t1, g),
+    }
+    for label, field in wrong.items():
+        off = ContinuousFlow(to_gaussian, BASE, **how)
+        off._carry = field  # type: ignore[assignment]
+        x, log_prob = off.sample_and_log_prob((40,))
+        assert (log_prob - flow.log_prob(x)).abs().max() > 100 * tolerance, label
+    x, log_prob = flow.sample_and_log_prob((40,))
+    x0 = flow._carry(x, 1.0, 0.0)[0]
+    wrong_end = log_prob - BASE.log_prob(x0) + BASE.log_prob(x)  # the base's density of x1 and not of x0
+    assert (wrong_end - flow.log_prob(x)).abs().max() > 100 * tolerance
+
+
+def test_draws_with_densities_are_the_draws() -> None:
+    flow = ContinuousFlow(small(), BASE, method="rk4", steps=5, t1=0.8)
+    for shape in ((), (2, 3), (0,)):
+        x, log_prob = flow.sample_and_log_prob(shape, generator=Generator().manual_seed(1))
+        torch.testing.assert_close(x, flow.sample(shape, generator=Generator().manual_seed(1)))
+        assert log_prob.shape == shape
+        assert flow.nfe == 20
+    flow.velocity.eval()  # type: ignore[attr-defined]
+    assert not any(part.requires_grad for part in flow.sample_and_log_prob((3,)))
+
+
+@pytest.mark.parametrize("method", ["midpoint", "dopri5"])
+def test_probes_of_a_draw_come_from_its_generator(method: str) -> None:
+    flow = ContinuousFlow(small(), BASE, estimator="gaussian", method=method)
+    before = torch.get_rng_state()
+    first, second, other = (flow.sample_and_log_prob((4,), Generator().manual_seed(s))[1] for s in (1, 1, 2))
+    assert first.equal(second)
+    assert not first.equal(other)
+    assert torch.get_rng_state().equal(before)
+
+
+def test_gradient_of_a_draw_and_its_density() -> None:
+    """The reverse KL's gradient, by autodiff and by a difference quotient on the same draws."""
+    net = small()
+    flow = ContinuousFlow(net, BASE, method="rk4", steps=4)
+
+    def reverse_kl() -> Tensor:
+        x, log_prob = flow.sample_and_log_prob((6,), generator=Generator().manual_seed(1))
+        return (log_prob + 0.5 * x.square().sum(1)).mean()
+
+    reverse_kl().backward()
+    for parameter in net.parameters():
+        assert parameter.grad is not None
+        where, ends, h = parameter.grad.abs().argmax(), [], 1e-5
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.view(-1)[where] += sign * h
+                ends.append(reverse_kl().item())
+                parameter.view(-1)[where] -= sign * h
+        assert parameter.grad.view(-1)[where].item() == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("estimator", ["rademacher", "gaussian"])
 @pytest.mark.parametrize("method", ["midpoint", "dopri5"])
 def test_estimated_likelihood_is_unbiased(estimator: str, method: str) -> None:
