@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -103,6 +104,25 @@ def test_two_samples_of_one_distribution_cannot_be_told_apart() -> None:
     mean = sum(f.accuracy for f in found) / 12
     assert abs(mean - 0.5) < 3 * 0.5 / math.sqrt(12 * 200)
     assert found[0].error == pytest.approx(math.sqrt(found[0].accuracy * (1 - found[0].accuracy) / 200))
+
+
+def test_digits_held_out_by_writer_are_told_apart_less_often_than_by_guessing() -> None:
+    """Chapter 8 says why real digits score below one half: every fourth digit of a writer and class is held out, so the
+    nearest relatives of a held-out digit are all on the other side. Drawn by chance from the same digits, the two
+    sides score one half. Means of eight splits, each with a standard error of about 0.006: measured 0.472 and 0.495."""
+    train, held = digits("train").images, digits("test").images
+    every = torch.cat([train, held])
+
+    def mean(pick: Callable[[int], tuple[torch.Tensor, torch.Tensor]]) -> float:
+        return sum(classifier_two_sample(*pick(i), trees=40, generator=seeded(i)).accuracy for i in range(8)) / 8
+
+    def by_chance(i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        some = every[torch.randperm(len(every), generator=seeded(100 + i))]
+        return some[: len(held)], some[len(held) : 2 * len(held)]
+
+    ours, chance = mean(lambda i: (train, held)), mean(by_chance)
+    assert ours < 0.485
+    assert chance > 0.485
 
 
 def test_two_samples_that_differ_are_told_apart_unless_their_labels_are_shuffled() -> None:
