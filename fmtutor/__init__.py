@@ -23,6 +23,7 @@ from fmtutor.distributions import (
 from fmtutor.flows import ContinuousFlow
 from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss
 from fmtutor.nets import VelocityMLP
+from fmtutor.normalizing import AffineCoupling, MaskedAutoregressive, NormalizingFlow, Planar, bits_per_dim, dequantize
 from fmtutor.ode import Solution, divergence, solve
 from fmtutor.paths import AffinePath, PathSample
 from fmtutor.schedules import Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
@@ -32,6 +33,7 @@ from fmtutor.training import History, fit
 __version__ = "0.1.0"
 
 __all__ = [
+    "AffineCoupling",
     "AffinePath",
     "Checkerboard",
     "ContinuousFlow",
@@ -41,8 +43,11 @@ __all__ = [
     "GaussianMixture",
     "History",
     "Linear",
+    "MaskedAutoregressive",
+    "NormalizingFlow",
     "PathSample",
     "Pinwheel",
+    "Planar",
     "Polynomial",
     "Schedule",
     "Solution",
@@ -52,7 +57,9 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "VelocityMLP",
+    "bits_per_dim",
     "conditional_flow_matching_loss",
+    "dequantize",
     "divergence",
     "fit",
     "flow_matching_loss",
