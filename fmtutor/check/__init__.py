@@ -8,6 +8,7 @@ from __future__ import annotations
 from fmtutor.check._card import Catalogue, Result
 from fmtutor.check._exercise import EXERCISES
 from fmtutor.check.conditional import *  # noqa: F403
+from fmtutor.check.continuous import *  # noqa: F403
 from fmtutor.check.flow_matching import *  # noqa: F403
 from fmtutor.check.images import *  # noqa: F403
 
@@ -16,7 +17,7 @@ def catalogue() -> Catalogue:
     """All exercises: chapter, name and what is asked.
 
     Example:
-        >>> catalogue().entries[0].name
+        >>> [entry.name for entry in catalogue() if entry.chapter == 3][0]
         'conditional_velocity'
     """
     return Catalogue(tuple(sorted(EXERCISES, key=lambda entry: entry.chapter)))
