@@ -109,7 +109,8 @@ def test_two_samples_of_one_distribution_cannot_be_told_apart() -> None:
 def test_digits_held_out_by_writer_are_told_apart_less_often_than_by_guessing() -> None:
     """Chapter 8 says why real digits score below one half: every fourth digit of a writer and class is held out, so the
     nearest relatives of a held-out digit are all on the other side. Drawn by chance from the same digits, the two
-    sides score one half. Means of eight splits, each with a standard error of about 0.006: measured 0.472 and 0.495."""
+    sides score one half. Means of eight splits, each with a standard error of about 0.006: measured 0.472 and 0.495.
+    """
     train, held = digits("train").images, digits("test").images
     every = torch.cat([train, held])
 
