@@ -154,7 +154,7 @@ def pixel_bits(answer: Any) -> str | None:
     log_prob = torch.tensor([-120.0, -10.0, 0.0, 35.5, 130.0])
     points = [(log_prob, dims, levels) for dims, levels in ((64, 17), (3, 256))]
     mistakes = {
-        "That is the density of numbers in [0, 1). A whole number owns a cell of side `1/levels`: add `log2(levels)`.": (
+        "The density of numbers in [0, 1) is not enough: a whole number owns a cell. Add `log2(levels)`.": (
             lambda log_prob, dims, levels: -log_prob / dims / math.log(2)
         ),
         "The cell makes a whole number *less* likely than the density says, so it costs more bits: the sign of "
