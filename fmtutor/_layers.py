@@ -156,9 +156,12 @@ def made_masks(dim: int, widths: Sequence[int], flip: bool = False) -> list[Floa
 
 
 def perceptron(*maps: nn.Linear) -> nn.Sequential:
-    """The maps with a SiLU between any two; the last one starts at zero, so that a layer starts as the identity."""
+    """The maps with a tanh between any two; the last one starts at zero, so that a layer starts as the identity.
+
+    A tanh is bounded, so what a layer does far out is bounded too. In stacks of six, ReLU and SiLU let the loss jump.
+    """
     nn.init.zeros_(maps[-1].weight), nn.init.zeros_(maps[-1].bias)
-    return nn.Sequential(maps[0], *(step for linear in maps[1:] for step in (nn.SiLU(), linear)))
+    return nn.Sequential(maps[0], *(step for linear in maps[1:] for step in (nn.Tanh(), linear)))
 
 
 def softclip(x: Tensor) -> Tensor:

@@ -150,6 +150,7 @@ class MaskedAutoregressive(Layer):
 
     def __init__(self, dim: int, *, flip: bool = False, width: int = 64, depth: int = 2) -> None:
         super().__init__(dim)
+        self.flip = flip
         masks = made_masks(dim, [_validate.whole("width", width)] * _validate.whole("depth", depth), flip)
         self.network = perceptron(*map(MaskedLinear, masks))
 
