@@ -1,4 +1,4 @@
-"""Every mistake that a chapter says is in the notes: the right version passes a computation, theirs does not."""
+"""Every mistake that a chapter says is in the notes, or elsewhere: the right version passes a computation, theirs does not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fmtutor import (
     Linear,
     StandardNormal,
     VariancePreserving,
+    dequantize,
     divergence,
     metrics,
     solve,
@@ -83,3 +84,54 @@ def test_notes_004_straight_paths_do_not_make_straight_trajectories() -> None:
     bent = metrics.straightness(flow.trajectory(x0, times))
     assert metrics.straightness(straight, times).value < 1e-6
     assert bent.value > 10 * bent.error
+
+
+def test_uva_tutorial_11_the_dequantised_density_integrates_to_the_number_of_levels() -> None:
+    """As first published (see its issue 57): whole numbers of some pmf, spread over [0, 1) and sent through a logit.
+
+    The density of `z = logit(x)` is `pmf * levels * sigmoid'(z)`; `log levels` is in the log-determinant. There, the
+    pmf is made to add up to `levels` besides: the curve that is drawn for 8 levels reaches 2 instead of 1/4.
+    """
+    levels, z = 8, torch.linspace(-30, 30, 60_001, dtype=F64)
+    squash = torch.distributions.SigmoidTransform()
+    x = squash(z)
+    cell = (x * levels).long().clamp(max=levels - 1)
+    for weights in (torch.ones(levels, dtype=F64), torch.arange(1, levels + 1, dtype=F64)):
+        right, wrong = weights / weights.sum(), weights / weights.sum() * levels
+        log_det = math.log(levels) + squash.log_abs_det_jacobian(z, x)
+        for pmf, total in ((right, 1), (wrong, levels)):
+            density = pmf[cell] * log_det.exp()
+            assert math.isclose(torch.trapezoid(density, z).item(), total, rel_tol=1e-3)
+        ours = torch.distributions.TransformedDistribution(Histogram(right), [squash.inv])
+        torch.testing.assert_close(ours.log_prob(z), right[cell].log() + log_det)
+    assert math.isclose(log_det.exp().max().item(), 2, rel_tol=1e-9)  # where pmf adds up to levels, and is flat
+    drawn = squash.inv(dequantize(torch.randint(levels, (100_000,)), levels))  # a uniform pmf: a logistic law
+    below = torch.tensor([-1.0, 0.0, 1.0])
+    share = (drawn[:, None] < below).float().mean(0)
+    assert (share - torch.sigmoid(below)).abs().max() < 4 * 0.5 / math.sqrt(100_000)
+
+
+class Histogram(torch.distributions.Distribution):
+    """Values of a pmf, dequantised: on each cell of [0, 1) the density is flat."""
+
+    arg_constraints: dict = {}
+    support = torch.distributions.constraints.unit_interval
+
+    def __init__(self, pmf: torch.Tensor) -> None:
+        super().__init__(validate_args=False)
+        self.pmf = pmf
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        levels = len(self.pmf)
+        return (self.pmf * levels).log()[(value * levels).long().clamp(max=levels - 1)]
+
+
+def test_uva_tutorial_11_the_scale_before_the_logit_belongs_to_the_log_determinant() -> None:
+    """Same place: the way in shrinks [0, 1) by 1 - a before the logit and says so; the way back did neither."""
+    a, z = 0.05, torch.linspace(-40, 40, 80_001, dtype=F64)
+    inside = (torch.sigmoid(z) > a / 2) & (torch.sigmoid(z) < 1 - a / 2)  # where the uniform law of x arrives
+    log_det = torch.distributions.SigmoidTransform().log_abs_det_jacobian(z, torch.sigmoid(z))
+    whole = torch.trapezoid(torch.where(inside, (log_det - math.log(1 - a)).exp(), 0.0), z).item()
+    without = torch.trapezoid(torch.where(inside, log_det.exp(), 0.0), z).item()
+    assert math.isclose(whole, 1, abs_tol=1e-3)
+    assert math.isclose(without, 1 - a, abs_tol=1e-3)
