@@ -1,4 +1,4 @@
-"""Every mistake that a chapter says is in the notes, or elsewhere: the right version passes a computation, theirs does not."""
+"""Every mistake that a chapter says is in the notes or elsewhere: the right version passes a computation, that one fails."""
 
 from __future__ import annotations
 
