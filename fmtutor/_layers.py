@@ -46,6 +46,9 @@ class Layer(nn.Module, Transform):
     def forward(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return self.push(z)[0]
 
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.push(x)[1]
+
     def _inv_call(self, y: Tensor) -> Tensor:
         return self.pull(y)[0]
 

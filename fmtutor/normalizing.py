@@ -21,6 +21,8 @@ from fmtutor._estimates import draw
 from fmtutor._layers import Layer, MaskedLinear, made_masks, perceptron, pull, push, softclip
 from fmtutor._target import Target
 
+Shape = Size | list[int] | tuple[int, ...]
+
 
 class Planar(Layer):
     r"""A layer that pushes space along one direction, by an amount seen along another: `x = z + u tanh(w.z + b)`.
@@ -62,9 +64,6 @@ class Planar(Layer):
             "Planar has no formula for its inverse. Use it the other way round: Planar(dim).inv as the transform gives "
             "the density of any point in one pass, and no samples"
         )
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.push(x)[1]
 
 
 class AffineCoupling(Layer):
@@ -108,9 +107,6 @@ class AffineCoupling(Layer):
         kept, moved = self._halves("x", x)
         shift, log_scale = self._affine(kept)
         return self._join(kept, (moved - shift) * (-log_scale).exp()), log_scale.sum(-1)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._affine(self._halves("x", x)[0])[1].sum(-1)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.network(kept).chunk(2, -1)
@@ -166,7 +162,7 @@ class MaskedAutoregressive(Layer):
         return x, log_scale.sum(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._affine(self.check("y", y))[1].sum(-1)
+        return self.pull(y)[1]  # one pass; from x it would take as many as a sample
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.network(x).chunk(2, -1)
@@ -221,20 +217,20 @@ class NormalizingFlow(nn.Module, Distribution):
         return transform
 
     def rsample(
-        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
+        self, sample_shape: Shape = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)` whose gradient reaches the layers' parameters."""
         return self.sample_and_log_prob(sample_shape, generator)[0]
 
     def sample(
-        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
+        self, sample_shape: Shape = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)`, without a gradient; a generator needs a base that takes one."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator)
 
     def sample_and_log_prob(
-        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
+        self, sample_shape: Shape = (), generator: Generator | None = None
     ) -> tuple[Float[Tensor, "*sample_and_event"], Float[Tensor, "*sample"]]:
         """Draws, as `rsample` gives them, with the log-density of each in nats, from one pass forwards.
 

@@ -1,4 +1,4 @@
-"""Every mistake that a chapter says is in the notes or elsewhere: the right version passes a computation, that one fails."""
+"""Each mistake that a chapter says is in the notes or elsewhere: a computation passes the right version alone."""
 
 from __future__ import annotations
 
