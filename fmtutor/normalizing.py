@@ -70,8 +70,7 @@ class AffineCoupling(Layer):
     """A layer that leaves one half of a vector alone and scales and shifts the other: `x_b = z_b exp(s(z_a)) + t(z_a)`.
 
     The half that stays says how the other one moved, so both directions cost one pass of the network, whatever that
-    is. The log-scale is bounded (`softclip`), so that no step of training can blow a layer up. A new layer changes
-    nothing.
+    is. A layer stretches a number by at most `exp(5)`, which keeps training steady. A new layer changes nothing.
 
     Args:
         dim: numbers in a vector, at least 2; the first `dim // 2` of them are the first half.
@@ -125,7 +124,7 @@ class MaskedAutoregressive(Layer):
 
     One network with masked weights gives every `s_i` and `t_i` at once. So `.inv`, and with it the density, is one
     pass, whatever `dim` is; the other way, each number has to wait for those before it, and a sample costs `dim`
-    passes. The log-scale is bounded (`softclip`). A new layer changes nothing.
+    passes. Scales are bounded as in `AffineCoupling`. A new layer changes nothing.
 
     Args:
         dim: numbers in a vector.
