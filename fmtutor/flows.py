@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
@@ -25,6 +26,11 @@ class ContinuousFlow(torch.distributions.Distribution):
     is how a continuous flow is trained by likelihood. A network in evaluation mode, as `fit` leaves it, is taken as it
     is: then the density is a plain number, and ten thousand points cost no 10 GB of graph.
 
+    With fixed steps the path is solved first, and the divergence is then looked at `steps` times along it, at the
+    nodes of Gauss and Legendre: with as many looks this is far more exact than a sum at equal distances. The solver
+    takes one step from node to node. An adaptive solver, and every solver with an adjoint, carries the integral as one
+    more coordinate instead, under the same tolerance.
+
     Args:
         velocity: `v(t, x)`.
         base: the distribution at t = 0, with no batch shape.
@@ -34,14 +40,18 @@ class ContinuousFlow(torch.distributions.Distribution):
         atol: the absolute tolerance, if it is adaptive.
         t1: where to stop. Below 1 for an exact field, which no longer exists once the noise is gone.
         estimator: the divergence, as in `ode.divergence`: "exact", "rademacher" or "gaussian".
-        probes: how many random vectors an estimated divergence uses in each evaluation; an adaptive solver keeps them
-            for the whole solve, since it could not step through noise that is new at every look.
+        probes: how many random vectors an estimated divergence uses in each evaluation; an adaptive solver and the
+            adjoint keep them for the whole solve, since they could not step through noise that is new at every look.
+        adjoint: the gradient from the adjoint equation, as in `ode.solve`: slower, in memory that does not grow with
+            the steps. The velocity must be an `nn.Module`; the gradient reaches its parameters and x.
 
     Attributes:
-        nfe: how often the velocity was evaluated in the last call; 0 before it.
+        nfe: how often the velocity was evaluated in the last call; 0 before it. A look that also asks for the
+            divergence counts as one, though it costs a pass back through the network for each coordinate or probe.
 
     Raises:
-        TypeError: the velocity cannot be called, or the base is not a Distribution.
+        TypeError: the velocity cannot be called or has no parameters to show to an adjoint, or the base is not a
+            Distribution.
         ValueError: an unknown method or estimator, a number of steps or probes below 1, or a base with a batch shape.
 
     Source: Chen et al. (2018), theorem 1; Grathwohl et al. (2019), equation 4.
@@ -68,6 +78,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         t1: float = 1.0,
         estimator: str = "exact",
         probes: int = 1,
+        adjoint: bool = False,
     ) -> None:
         if not callable(velocity):
             raise TypeError(f"velocity must be a function v(t, x), got {type(velocity).__name__}")
@@ -75,13 +86,15 @@ class ContinuousFlow(torch.distributions.Distribution):
             raise TypeError(f"base must be a torch Distribution, got {type(base).__name__}")
         if base.batch_shape:
             raise ValueError(f"base must have no batch shape (see torch's Independent), got {tuple(base.batch_shape)}")
+        if adjoint and not isinstance(velocity, nn.Module):
+            raise TypeError(f"adjoint=True needs a velocity that is an nn.Module, got {type(velocity).__name__}")
         super().__init__(event_shape=base.event_shape, validate_args=False)
         self.velocity, self.base = velocity, base
         self.method = _validate.choice("method", method, FIXED + ADAPTIVE)
         self.estimator = _validate.choice("estimator", estimator, ESTIMATORS)
         self.steps, self.probes = _validate.whole("steps", steps), _validate.whole("probes", probes)
         self.rtol, self.atol, self.t1 = rtol, atol, t1
-        self.nfe = 0
+        self.adjoint, self.nfe = adjoint, 0
 
     def rsample(
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
@@ -167,22 +180,34 @@ class ContinuousFlow(torch.distributions.Distribution):
         self, x: Float[Tensor, "batch *event"], t0: float, t1: float, generator: Generator | None = None
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
         """Where x arrives, and the integral of the divergence from t0 to t1 along its way."""
-        state = torch.cat([_validate.flat(x), x.new_zeros(len(x), 1)], 1)
-        end = self._solve(self._with_divergence(generator), state, t0, t1).x
-        return end[:, :-1].reshape(x.shape), end[:, -1]
+        if self.adjoint or self.method in ADAPTIVE:
+            return self._carry_together(x, t0, t1, generator)
+        times, weights = _gauss_legendre(self.steps, t0, t1)
+        path = self._solve(self.velocity, x, t0, t1, [t0, *times, t1], steps=1)
+        gathered = x.new_zeros(len(x))
+        for t, at, weight in zip(times, path.states[1:-1], weights, strict=True):
+            gathered = gathered + weight * self._divergence(t, at, generator)[1]
+        self.nfe += len(times)
+        return path.x, gathered
 
-    def _with_divergence(self, generator: Generator | None) -> Callable[[Tensor, Tensor], Tensor]:
-        """The velocity of `(x, integral of the divergence)`, flattened into one row, as the solver wants it."""
-        keep = self.estimator != "exact" and self.method in ADAPTIVE
-        seed = int(torch.randint(2**31, (), generator=generator)) if keep else None
+    def _carry_together(
+        self, x: Float[Tensor, "batch *event"], t0: float, t1: float, generator: Generator | None
+    ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
+        """The same, with the integral as one more coordinate, so that the solver's tolerance is for both."""
+        seed = None if self.estimator == "exact" else int(torch.randint(2**31, (), generator=generator))
 
         def field(t: Tensor, state: Tensor) -> Tensor:
-            x = state[:, :-1].reshape(-1, *self.event_shape)
-            source = generator if seed is None else Generator(x.device).manual_seed(seed)
-            u, div = divergence(self.velocity, t, x, self.estimator, self.probes, source)
+            at = state[:, :-1].reshape(x.shape)
+            probes = None if seed is None else Generator(x.device).manual_seed(seed)
+            u, div = self._divergence(t, at, probes)
             return torch.cat([_validate.flat(u), div[:, None]], 1)
 
-        return field
+        state = torch.cat([_validate.flat(x), x.new_zeros(len(x), 1)], 1)
+        end = self._solve(field, state, t0, t1).x
+        return end[:, :-1].reshape(x.shape), end[:, -1]
+
+    def _divergence(self, t: Tensor | float, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        return divergence(self.velocity, t, x, self.estimator, self.probes, generator)
 
     def _solve(
         self,
@@ -191,8 +216,16 @@ class ContinuousFlow(torch.distributions.Distribution):
         t0: float,
         t1: float,
         times: Tensor | Iterable[float] | None = None,
+        steps: int | None = None,
     ) -> Solution:
-        how = {"method": self.method, "steps": self.steps, "rtol": self.rtol, "atol": self.atol}
-        solution = solve(field, x, t0, t1, times=times, **how)  # type: ignore[arg-type]
+        how = {"method": self.method, "steps": steps or self.steps, "rtol": self.rtol, "atol": self.atol}
+        reach = self.velocity.parameters() if self.adjoint and isinstance(self.velocity, nn.Module) else False
+        solution = solve(field, x, t0, t1, times=times, adjoint=reach, **how)  # type: ignore[arg-type]
         self.nfe = solution.nfe
         return solution
+
+
+def _gauss_legendre(n: int, a: float, b: float) -> tuple[list[float], list[float]]:
+    """The n times and weights that integrate a polynomial of degree 2n - 1 from a to b exactly; b may be below a."""
+    node, weight = np.polynomial.legendre.leggauss(n)
+    return (a + (b - a) * (node + 1) / 2).tolist(), ((b - a) * weight / 2).tolist()

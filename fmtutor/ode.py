@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchdiffeq
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from fmtutor import _validate
 
 FIXED = ("euler", "midpoint", "heun2", "rk4")
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 ESTIMATORS = ("exact", "rademacher", "gaussian")
+ROWS = 8192  # how many products `divergence` forms at once: few enough for a processor's cache
 
 
 class Solution(NamedTuple):
@@ -48,8 +49,14 @@ def solve(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     times: Tensor | Iterable[float] | None = None,
+    adjoint: bool | Iterable[Tensor] = False,
 ) -> Solution:
     """Integrate dx/dt = v(t, x) from t0 to t1, forwards or backwards.
+
+    The gradient goes back through every operation of the solver (discretise, then optimise), so it is exact for the
+    number that came out, and its memory grows with the steps. With `adjoint` it comes from a second differential
+    equation, solved backwards by the same method (optimise, then discretise): the memory does not grow, the gradient
+    has the solver's error, and the velocity is evaluated again on the way back.
 
     Args:
         velocity: `v(t, x)` with a scalar t, returning the shape of x.
@@ -62,11 +69,18 @@ def solve(
         rtol: the relative error an adaptive method allows itself in a step.
         atol: the absolute one, in units of x.
         times: the times at which to keep the state, strictly rising or strictly falling; their ends replace t0 and t1.
+        adjoint: True to get the gradient for x and the parameters of the velocity, an `nn.Module`, from the adjoint
+            equation; or, where the velocity is a plain function, the tensors that its gradient has to reach.
+
+    Returns:
+        The `Solution`; its `nfe` counts the evaluations of this solve, and none of those on the way back.
 
     Raises:
-        TypeError: x does not hold floating-point numbers.
+        TypeError: x does not hold floating-point numbers, or `adjoint=True` and the velocity is no `nn.Module`.
         ValueError: x is not finite, the velocity returns another shape, the method is unknown, or a number is out of
             range.
+
+    Source: Chen et al. (2018), algorithm 1, for the adjoint.
 
     Example:
         >>> solution = solve(lambda t, x: -x, torch.ones(1, 1), method="rk4", steps=10)
@@ -83,15 +97,41 @@ def solve(
         calls += 1
         return _validate.output_like("velocity", velocity(t, state), state)
 
-    if method in FIXED:
-        grid, kept = _grid(times, steps)
-        states = torchdiffeq.odeint(counted, x, grid, method=method)[kept]
+    how, forth, back = _options(method, times, steps, rtol, atol)
+    if adjoint is False:
+        states = torchdiffeq.odeint(counted, x, times, options=forth, **how)
     else:
-        _validate.positive("rtol", rtol), _validate.positive("atol", atol)
-        # left to itself torchdiffeq looks beyond the last time, where a field need not exist, and interpolates back
-        options = {"first_step": 0.01 * (times[-1] - times[0]).abs(), "step_t": times[1:]}
-        states = torchdiffeq.odeint(counted, x, times, method=method, rtol=rtol, atol=atol, options=options)
+        reach = {"adjoint_params": _reach(velocity, adjoint), "adjoint_options": back}
+        states = torchdiffeq.odeint_adjoint(counted, x, times, options=forth, **reach, **how)
     return Solution(states[-1], times, states, calls)
+
+
+def _options(
+    method: str, times: Float[Tensor, " times"], steps: int, rtol: float, atol: float
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The method, and what torchdiffeq has to know about steps on the way forth and on the adjoint's way back."""
+    length = (times[-1] - times[0]).abs()
+    if method in FIXED:
+        size = length / _validate.whole("steps", steps)
+        grid = {"grid_constructor": lambda velocity, x, times: _grid(times, size)}
+        return {"method": method}, grid, grid
+    how = {"method": method, "rtol": _validate.positive("rtol", rtol), "atol": _validate.positive("atol", atol)}
+    # left to itself torchdiffeq looks beyond the last time, where a field need not exist, and interpolates back
+    first = 0.01 * length
+    rising = times if times[0] < times[-1] else -times  # the adjoint counts falling times from below
+    return how, {"first_step": first, "step_t": times[1:]}, {"first_step": first, "step_t": rising[:-1]}
+
+
+def _reach(velocity: Callable[[Tensor, Tensor], Tensor], adjoint: bool | Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors, beside x, that an adjoint's gradient reaches."""
+    if not isinstance(adjoint, bool):
+        return tuple(adjoint)
+    if not isinstance(velocity, nn.Module):
+        raise TypeError(
+            f"adjoint=True needs a velocity that is an nn.Module, got {type(velocity).__name__}: "
+            "say adjoint=[...] with the tensors that the gradient has to reach, or adjoint=() for x alone"
+        )
+    return tuple(velocity.parameters())
 
 
 def _times(times: Tensor | Iterable[float] | None, t0: float, t1: float, x: Tensor) -> Float[Tensor, " times"]:
@@ -107,17 +147,12 @@ def _times(times: Tensor | Iterable[float] | None, t0: float, t1: float, x: Tens
     return times
 
 
-def _grid(times: Float[Tensor, " times"], steps: int) -> tuple[Tensor, list[int]]:
-    """The ends of all steps, and which of them are the times to keep."""
-    _validate.whole("steps", steps)
-    gaps = times.diff().abs()
-    shares = [max(1, math.ceil(steps * float(gap / gaps.sum()) - 1e-3)) for gap in gaps]
+def _grid(times: Float[Tensor, " times"], size: Tensor) -> Float[Tensor, " ends"]:
+    """The ends of all steps: each interval in equal steps no longer than `size`."""
+    shares = [max(1, math.ceil(float(gap / size) - 1e-3)) for gap in times.diff().abs()]
     pieces = [torch.lerp(a, b, torch.arange(n).to(times) / n)
               for a, b, n in zip(times[:-1], times[1:], shares, strict=True)]  # fmt: skip
-    kept = [0]
-    for n in shares:
-        kept.append(kept[-1] + n)
-    return torch.cat([*pieces, times[-1:]]), kept
+    return torch.cat([*pieces, times[-1:]])
 
 
 def divergence(
@@ -130,9 +165,12 @@ def divergence(
 ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
     """The velocity at x and its divergence, the trace of its Jacobian, for any event shape.
 
-    Every estimator is a sum of `z . (J z)` by forward-mode autodiff: exact, z runs through the unit vectors of an
-    event; otherwise z is random with `E[z z^T] = 1`, and the mean over the probes is unbiased (Hutchinson, 1990). Rows
-    must not influence each other, as they would through batch normalisation.
+    Every estimator is a sum of `z . (J^T z)`: exact, z runs through the unit vectors of an event; otherwise z is random
+    with `E[z z^T] = 1`, and the mean over the probes is unbiased (Hutchinson, 1990). With `S = (J + J^T) / 2`, its
+    variance is `2 sum_{i != j} S_ij^2 / probes` for random signs, and `2 sum_{ij} S_ij^2 / probes` for normal numbers.
+
+    The network runs forward once; each z then costs one pass back through it. Rows must not influence each other, as
+    they would through batch normalisation.
 
     Args:
         velocity: `v(t, x)`.
@@ -157,18 +195,20 @@ def divergence(
         raise ValueError("x must have shape (batch, *event), got a single number")
     _validate.choice("estimator", estimator, ESTIMATORS)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-    z = _probes(x, estimator, probes, generator)
 
     def checked(at: Tensor) -> Tensor:
         return _validate.output_like("velocity", velocity(t, at), at)
 
-    def push(direction: Tensor) -> tuple[Tensor, Tensor]:
-        tangent = direction.expand_as(x).contiguous()
-        u, ju = torch.func.jvp(checked, (x,), (tangent,))  # type: ignore[misc]
-        return u, _validate.flat(direction * ju).sum(1)
+    u, pull = torch.func.vjp(checked, x)  # type: ignore[misc]
 
-    u, along = torch.func.vmap(push, out_dims=(None, 0), randomness="same")(z)  # type: ignore[arg-type]
-    return u, along.sum(0) if estimator == "exact" else along.mean(0)
+    def along(z: Tensor) -> Float[Tensor, " batch"]:
+        z = z.expand_as(x)
+        return _validate.flat(z * pull(z)[0]).sum(1)
+
+    z = _probes(x, estimator, probes, generator)
+    together = max(1, ROWS // max(1, len(x)))
+    terms = torch.cat([torch.func.vmap(along)(part) for part in z.split(together)])
+    return u, terms.sum(0) if estimator == "exact" else terms.mean(0)
 
 
 def _probes(

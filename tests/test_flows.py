@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from fmtutor import AffinePath, ContinuousFlow, GaussianMixture, StandardNormal, VelocityMLP
+from fmtutor.flows import _gauss_legendre
 
 MEAN, SCALE = torch.tensor([1.0, -0.5], dtype=F64), 0.4
 TIGHT = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8}
@@ -73,7 +74,7 @@ def test_density_integrates_to_one() -> None:
 def test_density_against_the_determinant_of_the_map() -> None:
     """The instantaneous change of variables against the plain one: log p0(x0) - log |det dx1/dx0|, by autodiff."""
     net, x0 = small(), torch.randn(2, 2, dtype=F64)
-    flow = ContinuousFlow(net, BASE, method="rk4", steps=20)
+    flow = ContinuousFlow(net, BASE, method="rk4", steps=40)
     end = lambda x: flow.trajectory(x, 2).x if not x.requires_grad else flow._solve(net, x, 0.0, 1.0).x  # noqa: E731
     for start in x0:
         jacobian = torch.autograd.functional.jacobian(lambda x: end(x[None])[0], start)
@@ -155,12 +156,13 @@ def test_densities_forwards_and_backwards_agree(how: dict, tolerance: float) -> 
 
 
 def test_draws_with_densities_are_the_draws() -> None:
-    flow = ContinuousFlow(small(), BASE, method="rk4", steps=5, t1=0.8)
+    flow = ContinuousFlow(small(), BASE, method="rk4", steps=10, t1=0.8)
     for shape in ((), (2, 3), (0,)):
         x, log_prob = flow.sample_and_log_prob(shape, generator=Generator().manual_seed(1))
-        torch.testing.assert_close(x, flow.sample(shape, generator=Generator().manual_seed(1)))
+        assert flow.nfe == 11 * 4 + 10  # the path from node to node, and a look at the divergence at each
+        wanted = flow.sample(shape, generator=Generator().manual_seed(1))
+        torch.testing.assert_close(x, wanted, rtol=0, atol=1e-3)
         assert log_prob.shape == shape
-        assert flow.nfe == 20
     flow.velocity.eval()  # type: ignore[attr-defined]
     assert not any(part.requires_grad for part in flow.sample_and_log_prob((3,)))
 
@@ -194,6 +196,74 @@ def test_gradient_of_a_draw_and_its_density() -> None:
                 ends.append(reverse_kl().item())
                 parameter.view(-1)[where] -= sign * h
         assert parameter.grad.view(-1)[where].item() == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+@pytest.mark.parametrize("steps", [1, 6, 30])
+def test_the_sum_along_the_path_against_the_integral_as_a_coordinate(method: str, steps: int) -> None:
+    """Two ways to one integral: they meet as steps grow, and the sum has the smaller error."""
+    net, x = small(), torch.randn(8, 2, dtype=F64)
+    truth = ContinuousFlow(net, BASE, **TIGHT).log_prob(x)
+    flow = ContinuousFlow(net, BASE, method=method, steps=steps)
+    x0, gathered = flow._carry_together(x, 1.0, 0.0, None)
+    together = (BASE.log_prob(x0) + gathered - truth).abs().mean()
+    apart = (flow.log_prob(x) - truth).abs().mean()
+    order = {"euler": 1, "midpoint": 2, "rk4": 4}[method]
+    assert apart < (20 if order == 4 else 3) / steps**order
+    if order < 4:  # rk4 has looked four times a step where the sum looked once
+        assert apart < 1.5 * together
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (1.0, 0.0), (0.8, 0.0)])
+def test_gauss_and_legendre_integrate_powers_exactly(a: float, b: float) -> None:
+    for n in (1, 2, 5):
+        times, weights = _gauss_legendre(n, a, b)
+        power = lambda k: sum(w * t**k for t, w in zip(times, weights, strict=True))  # noqa: B023, E731
+        for k in range(2 * n):
+            assert power(k) == pytest.approx((b ** (k + 1) - a ** (k + 1)) / (k + 1), abs=1e-14)
+        assert power(2 * n) != pytest.approx((b ** (2 * n + 1) - a ** (2 * n + 1)) / (2 * n + 1), abs=1e-8)
+        assert len(times) == n
+        assert times == sorted(times, reverse=b < a)
+
+
+def operations(result: Tensor) -> int:
+    """How many operations autograd remembers for the way back."""
+    seen, ahead = set(), [result.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions]
+    return len(seen)
+
+
+@pytest.mark.parametrize("how", [{"method": "rk4", "steps": 20}, {"method": "dopri5", "rtol": 1e-6, "atol": 1e-6}])
+@pytest.mark.parametrize("estimator", ["exact", "gaussian"])
+def test_adjoint_of_a_likelihood(estimator: str, how: dict) -> None:
+    """Gradients of one integral, both ways: probes that changed on the way back would be seen."""
+    net, x = small(), torch.randn(5, 2, dtype=F64)
+    found = []
+    for adjoint in (True, False):
+        torch.manual_seed(4)  # the same probes
+        flow = ContinuousFlow(net, BASE, estimator=estimator, adjoint=adjoint, **how)
+        net.zero_grad()
+        at = x.clone().requires_grad_()
+        x0, gathered = flow._carry_together(at, 1.0, 0.0, None)
+        (BASE.log_prob(x0) + gathered).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in (at, *net.parameters())]))  # type: ignore[union-attr]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(-found[0], found[1], rtol=0.1, atol=0.1)
+
+
+def test_memory_of_an_adjoint_likelihood_does_not_grow_with_the_steps() -> None:
+    net, x = small(), torch.randn(5, 2, dtype=F64)
+    for method in ("midpoint", "dopri5"):
+        few, many, many_kept = (
+            operations(ContinuousFlow(net, BASE, method=method, steps=n, rtol=e, atol=e, adjoint=adjoint).log_prob(x))
+            for n, e, adjoint in ((5, 1e-2, True), (50, 1e-6, True), (50, 1e-6, False))
+        )
+        assert few == many
+        assert many_kept > 20 * many
 
 
 @pytest.mark.parametrize("estimator", ["rademacher", "gaussian"])
@@ -267,6 +337,7 @@ def test_any_torch_distribution_is_a_base() -> None:
         ({"base": Normal(torch.zeros(2), 1.0)}, ValueError, r"base must have no batch shape .*got \(2,\)"),
         ({"method": "rk5"}, ValueError, "method must be one of .*got 'rk5'"),
         ({"estimator": "trace"}, ValueError, "estimator must be one of .*got 'trace'"),
+        ({"adjoint": True}, TypeError, "adjoint=True needs a velocity that is an nn.Module, got function"),
         ({"step": 3}, TypeError, "unexpected keyword argument 'step'"),
     ],
 )

@@ -113,6 +113,80 @@ def test_dtype_shape_and_gradient_follow_the_state() -> None:
         torch.testing.assert_close(gradient, torch.full_like(x, math.exp(-1)), rtol=1e-3, atol=1e-3)
 
 
+# the adjoint
+
+
+def network() -> VelocityMLP:
+    return VelocityMLP(2, width=8, depth=1, frequencies=2).double()
+
+
+def gradient(
+    net: VelocityMLP, velocity: Callable, x: Tensor, t0: float = 0.0, t1: float = 1.0, **how: object
+) -> Tensor:
+    net.zero_grad()
+    start = x.clone().requires_grad_()
+    states = solve(velocity, start, **how).states  # type: ignore[arg-type]
+    (states[-1].square().sum() + states[len(states) // 2].sin().sum()).backward()  # also from a time on the way
+    found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in (start, *net.parameters())]
+    return torch.cat([g.flatten() for g in found])
+
+
+@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize("times", [[0.0, 0.4, 1.0], [1.0, 0.4, 0.0]])
+def test_adjoint_gradient_meets_the_solvers_own_as_steps_grow(method: str, times: list[float]) -> None:
+    net, x = network(), torch.randn(3, 2, dtype=F64)
+    how = {"method": method, "times": times}
+    gaps, sizes = [], (20, 40)
+    for steps in sizes:
+        through = gradient(net, net, x, steps=steps, **how)
+        back = gradient(net, net, x, steps=steps, adjoint=True, **how)
+        gaps.append(float((through - back).abs().max()))
+        assert not torch.allclose(-back, through, rtol=0.1, atol=0.1)
+    assert math.log2(gaps[0] / gaps[1]) > ORDER[method] - 0.5
+    assert gaps[1] < {1: 0.3, 2: 1e-2, 4: 1e-4}[ORDER[method]] * float(through.abs().max())
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8"])
+@pytest.mark.parametrize("times", [[0.0, 0.4, 1.0], [1.0, 0.4, 0.0]])
+def test_adjoint_gradient_is_within_tolerance_and_looks_inside_the_interval(method: str, times: list[float]) -> None:
+    net, x = network(), torch.randn(3, 2, dtype=F64)  # the network refuses a time outside [0, 1]
+    how = {"method": method, "times": times, "rtol": 1e-6, "atol": 1e-6}
+    through, back = gradient(net, net, x, **how), gradient(net, net, x, adjoint=True, **how)
+    torch.testing.assert_close(back, through, rtol=0, atol=1e-3)
+
+
+def test_adjoint_reaches_what_it_is_told_and_nothing_else() -> None:
+    net, x = network(), torch.randn(3, 2, dtype=F64)
+    closure = lambda t, x: net(t, x)  # noqa: E731
+    whole = gradient(net, net, x, method="rk4", adjoint=True)
+    torch.testing.assert_close(gradient(net, closure, x, method="rk4", adjoint=net.parameters()), whole)
+    torch.testing.assert_close(
+        gradient(net, closure, x, method="rk4", adjoint=()), whole * (torch.arange(len(whole)) < 6)
+    )
+    with pytest.raises(TypeError, match=r"adjoint=True needs a velocity that is an nn.Module, got function"):
+        solve(closure, x, adjoint=True)
+
+
+@pytest.mark.parametrize("method", ["midpoint", "dopri5"])
+def test_memory_of_the_adjoint_does_not_grow_with_the_steps(method: str) -> None:
+    net, x = network(), torch.randn(3, 2, dtype=F64)
+
+    def kept(adjoint: bool, steps: int) -> int:
+        numbers = 0
+
+        def count(x: Tensor) -> Tensor:
+            nonlocal numbers
+            numbers += x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            solve(net, x, method=method, steps=steps, rtol=0.1 / steps**2, atol=0.1 / steps**2, adjoint=adjoint)
+        return numbers
+
+    assert kept(True, 5) == kept(True, 500)
+    assert kept(False, 500) > 3 * kept(False, 5)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "wanted"),
     [
