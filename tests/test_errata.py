@@ -135,3 +135,34 @@ def test_uva_tutorial_11_the_scale_before_the_logit_belongs_to_the_log_determina
     without = torch.trapezoid(torch.where(inside, log_det.exp(), 0.0), z).item()
     assert math.isclose(whole, 1, abs_tol=1e-3)
     assert math.isclose(without, 1 - a, abs_tol=1e-3)
+
+
+def test_notes_001_one_triangular_map_is_strong_enough_one_affine_is_not() -> None:
+    """They say a single flow is weak because its Jacobian is triangular. The map of quantiles is triangular and exact.
+
+    The first number goes through its own distribution function, the second through its conditional one. The best map
+    that is *affine* in each number has the right mean and variance there, and nothing else.
+    """
+    target = GaussianMixture(torch.tensor([[-2.0, -1.0], [1.5, 1.5], [1.0, -2.0]], dtype=F64), 0.7)
+    unit = torch.distributions.Normal(torch.tensor(0.0, dtype=F64), 1.0)
+    centre, scale = target.means, target.scale
+
+    def to_noise(x: torch.Tensor) -> torch.Tensor:
+        below = unit.cdf((x - centre) / scale)
+        weight = torch.softmax(unit.log_prob((x[0] - centre[:, 0]) / scale), 0)
+        return unit.icdf(torch.stack([below[:, 0].mean(), weight @ below[:, 1]]))
+
+    x = target.sample((2000,), generator=torch.Generator().manual_seed(0))
+    z, jacobian = torch.func.vmap(to_noise)(x), torch.func.vmap(torch.func.jacrev(to_noise))(x)
+    assert not jacobian[:, 0, 1].any()
+    exact = unit.log_prob(z).sum(1) + jacobian.diagonal(dim1=1, dim2=2).log().sum(1)
+    torch.testing.assert_close(exact, target.log_prob(x), rtol=1e-8, atol=1e-8)
+
+    weight = torch.softmax(unit.log_prob((x[:, :1] - centre[:, 0]) / scale), 1)
+    mean = weight @ centre[:, 1]
+    spread = (weight @ centre[:, 1] ** 2 - mean**2 + scale**2).sqrt()
+    first = torch.distributions.Normal(x[:, 0].mean(), x[:, 0].std())
+    affine = first.log_prob(x[:, 0]) + torch.distributions.Normal(mean, spread).log_prob(x[:, 1])
+    gap = target.log_prob(x) - affine
+    assert gap.mean() > 0.3
+    assert gap.mean() > 10 * gap.std() / math.sqrt(len(gap))
