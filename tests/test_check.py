@@ -18,6 +18,7 @@ from fmtutor import check
 from fmtutor.check._card import Result
 from fmtutor.check._diagnose import choose, diagnose
 from fmtutor.check._exercise import EXERCISES, exercise
+from fmtutor.images import digits
 
 Cases = dict[str, tuple[Any, list[tuple[Any, str]]]]
 
@@ -97,6 +98,28 @@ def square():
 
     yield square
     EXERCISES.pop()
+
+
+def test_a_missing_return_is_said(square) -> None:
+    def forgetful(x):
+        y = x**2  # noqa: F841
+
+    def shy(x):
+        print(x**2)
+
+    def described(x):
+        """Only described so far."""
+
+    assert "returned None" in square(forgetful).message
+    assert "returned None" in square(shy).message
+    assert square(described).status == "pending"
+
+
+def test_training_digits_by_few_hands_are_a_forgery_and_one_class_is_not() -> None:
+    images, labels = digits("train")
+    assert all(check.forgery(images[start : start + 200]) for start in (0, 400, 1152))  # in the order of the writers
+    few = images[labels < 3]
+    assert "Seen through" in check.forgery(few[:300]).message
 
 
 def test_pending_when_dots_stand_inside_the_body(square) -> None:

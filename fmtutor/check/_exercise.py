@@ -85,11 +85,19 @@ def _guarded(answer: Any) -> Any:
             out = answer(*args, **kwargs)
         except Exception as error:
             raise _Raised(f"{_describe(error)}{_shapes(answer, args)}") from error
+        if out is None and _does_something(answer):
+            raise _Raised("Your function returned None: is a `return` missing at its end?")
         if _blank(out):
             raise _NotAttempted
         return out
 
     return call
+
+
+def _does_something(function: Callable[..., Any]) -> bool:
+    """Whether a function has more in it than a docstring and `...`."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_names or code.co_freevars or code.co_nlocals > len(_names(function)))
 
 
 def _describe(error: Exception) -> str:

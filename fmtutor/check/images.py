@@ -90,9 +90,10 @@ def forgery(answer: Any) -> str | None:
         return "Those are the held-out digits, the very ones you are compared with: no generator has seen them."
     if len(images.unique(dim=0)) < len(images) / 2:
         return "The judge sees the same few images again and again: a forger needs a whole collection."
-    if (distance := metrics.energy_distance(images, held)) > 0.03:
+    drawn = bool((nearest_distance(images, train) > 0).float().mean() > 0.5)
+    if (distance := metrics.energy_distance(images, held)) > (0.03 if drawn else 0.2):  # few hands wrote a few in a row
         return f"Seen through: the energy distance to real digits is {distance:.3f}, and between two real sets about 0."
-    if (nearest_distance(images, train) > 0).float().mean() > 0.5:
+    if drawn:
         return "These pass, but most are in no collection: that is drawing, or retouching. Forging needs less work."
     return None
 
