@@ -207,7 +207,8 @@ def divergence(
 
     z = _probes(x, estimator, probes, generator)
     together = max(1, ROWS // max(1, len(x)))
-    terms = torch.cat([torch.func.vmap(along)(part) for part in z.split(together)])
+    terms = torch.cat([torch.func.vmap(along)(part) if len(part) > 1 else along(part[0])[None]
+                       for part in z.split(together)])  # fmt: skip
     return u, terms.sum(0) if estimator == "exact" else terms.mean(0)
 
 
