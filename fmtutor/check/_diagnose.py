@@ -101,6 +101,8 @@ def _number(value: Any) -> Tensor:
             value = torch.as_tensor(value, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
             raise Unusable(f"A number or a tensor is wanted here, your answer is {_kind(value)}.") from None
+    if value.dim() == 0 and value.dtype == torch.int64:  # a count
+        value = value.double()
     if not value.is_floating_point():
         raise Unusable(f"Your answer holds {value.dtype}; floating-point numbers are wanted.")
     return value.detach().cpu().double()

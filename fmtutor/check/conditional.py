@@ -65,6 +65,12 @@ def cfm_loss(answer: Any) -> str | None:
         "`t` was lined up with the coordinates, one time for each column. A time belongs to a pair: `t[:, None]`.": (
             loss(across=True)
         ),
+        "In one of the two places, at `x1`, `t` was lined up with the coordinates: `t[:, None]` is wanted in both.": (
+            loss(where=lambda x0, x1, t: t.flatten() * x1 + (1 - t) * x0)
+        ),
+        "In one of the two places, at `x0`, `t` was lined up with the coordinates: `t[:, None]` is wanted in both.": (
+            loss(where=lambda x0, x1, t: t * x1 + (1 - t.flatten()) * x0)
+        ),
         "A square is missing: with absolute values the best field is a median of the targets, not their mean.": (
             loss(reduce=lambda error: error.abs().mean())
         ),

@@ -54,6 +54,14 @@ CASES = {
             (_loss(lambda x0, x1, t: x1, _way), "never `x1`"),
             (_loss(lambda x0, x1, t: x0, _way), "asked at `x0`"),
             (lambda v, x0, x1, t: (v(t, t * x1 + (1 - t) * x0) - (x1 - x0)).square().mean(), "each column"),
+            (
+                lambda v, x0, x1, t: (v(t, t * x1 + (1 - t[:, None]) * x0) - (x1 - x0)).square().mean(),
+                "two places, at `x1`",
+            ),
+            (
+                lambda v, x0, x1, t: (v(t, t[:, None] * x1 + (1 - t) * x0) - (x1 - x0)).square().mean(),
+                "two places, at `x0`",
+            ),
             (_loss(_between, _way, lambda error: error.abs().mean()), "absolute values"),
             (_loss(_between, _way, lambda error: error.square().sum(1).sqrt().mean()), "geometric median"),
             (_loss(_between, _way, lambda error: error.square().sum()), "grow with the batch"),
