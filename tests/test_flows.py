@@ -215,7 +215,7 @@ def test_gradient_of_a_draw_and_its_density() -> None:
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
 @pytest.mark.parametrize("steps", [1, 6, 30])
 def test_the_sum_along_the_path_against_the_integral_as_a_coordinate(method: str, steps: int) -> None:
-    """Two ways to one integral: they meet as steps grow, the sum with a quarter of the looks or half of them."""
+    """Two ways to one integral: they meet as steps grow, though the sum has a third of the looks."""
     net, x = small(), torch.randn(8, 2, dtype=F64)
     truth = ContinuousFlow(net, BASE, **TIGHT).log_prob(x)
     flow = ContinuousFlow(net, BASE, method=method, steps=steps)
