@@ -42,7 +42,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("projection", scale * torch.randn(dim, frequencies))
 
     def forward(
-        self, x: Float[Tensor, "batch dim"], noise: Float[Tensor, "batch 1"]
+        self, x: Float[Tensor, "batch dim"], noise: Float[Tensor, "#batch 1"]
     ) -> Float[Tensor, "batch features"]:
         angle = x @ self.projection
         damping = torch.exp(-0.5 * self.projection.square().sum(0) * noise**2)
@@ -83,8 +83,9 @@ class VelocityMLP(nn.Module):
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         if _validate.floating("x", x).dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
-        t = _validate.time(t, x)
-        return self.layers(torch.cat([self.position(x, noise=1 - t), octaves(t)], 1))
+        one = torch.as_tensor(t).dim() == 0  # a solver asks all points at one time: its waves are computed once
+        t = _validate.time(t, x[:1] if one else x)
+        return self.layers(torch.cat([self.position(x, noise=1 - t), octaves(t).expand(len(x), -1)], 1))
 
 
 def octaves(t: Float[Tensor, "batch 1"], n: int = 4) -> Float[Tensor, "batch features"]:
