@@ -224,7 +224,7 @@ def test_the_sum_along_the_path_against_the_integral_as_a_coordinate(method: str
     apart = (flow.log_prob(x) - truth).abs().mean()
     order = {"euler": 1, "midpoint": 2, "rk4": 4}[method]
     assert apart < (20 if order == 4 else 3) / steps**order
-    if order < 4:  # rk4 has looked four times where the sum looked once
+    if order < 4:  # rk4 has looked three times where the sum looked once
         assert apart < 3 * together
 
 
