@@ -139,7 +139,12 @@ class Inline:
             title, venue = (
                 Text.from_latex(entry.fields.get(part, "")).render_as("text") for part in ("title", "venue")
             )
-            venue = venue or _venue(entry.fields.get("journal") or entry.fields.get("booktitle") or "arXiv preprint")
+            venue = venue or _venue(
+                entry.fields.get("journal")
+                or entry.fields.get("booktitle")
+                or entry.fields.get("howpublished")
+                or "arXiv preprint"
+            )
             title = f"[{title}]({link(entry)})" if link(entry) else title
             lines.append(f"- {authors(entry)} ({entry.fields['year']}). {title}. *{venue}*.")
         return "\n".join(lines)

@@ -158,10 +158,11 @@ def _largest_error(given: list[Tensor], wanted: list[Tensor], truth: Any, points
     values = f"yours is {g.flatten()[flat].item():.4g}, right is {w.flatten()[flat].item():.4g}"
     if not points:
         return f"Off by {error:.3g}: {values}." if g.dim() else f"Off by {error:.3g}: look at it again."
-    if g.dim() == 0 and any(torch.as_tensor(a).numel() > 4 for a in points[call]):  # no place: one number for them all
-        return f"Off by up to {error:.3g}: {values}."
     names = list(inspect.signature(truth).parameters)
-    place = ", ".join(f"`{n}` = {_row(a, row, g)}" for n, a in zip(names, points[call], strict=False))
+    numbers = [(n, a) for n, a in zip(names, points[call], strict=False) if not callable(a)]
+    if g.dim() == 0 and any(torch.as_tensor(a).numel() > 4 for _, a in numbers):  # no place: one number for them all
+        return f"Off by up to {error:.3g}: {values}."
+    place = ", ".join(f"`{n}` = {_row(a, row, g)}" for n, a in numbers)
     return f"Off by up to {error:.3g}. It is furthest off at {place}: {values}."
 
 

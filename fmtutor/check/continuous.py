@@ -45,6 +45,9 @@ def field_divergence(answer: Any) -> str | None:
         "That is only the second component's share, `2 x2`: the first, `x1 x2`, changes along `x1` too.": (
             of(lambda a, b: 2 * b)
         ),
+        "The columns are exchanged: `x[:, 0]` is the first coordinate, and the answer holds the second.": (
+            of(lambda a, b: 3 * a)
+        ),
         "A sum over the batch came out: one number for each row is wanted.": lambda x: 3 * x[:, 1].sum(),
     }
     return diagnose(answer, of(lambda a, b: 3 * b), mistakes, [(torch.randn(16, 2),)])
@@ -113,6 +116,15 @@ def midpoint_step(answer: Any) -> str | None:
         ),
         "This starts from the middle with the slope of the middle: go back to `x` before you take the step.": (
             lambda v, t, x, h: x + h / 2 * v(t, x) + h * v(t + h / 2, x + h / 2 * v(t, x))
+        ),
+        "A step back: the slope is added to `x`, for an `h` above zero and below it alike.": (
+            lambda v, t, x, h: x - h * v(t + h / 2, x + h / 2 * v(t, x))
+        ),
+        "That is the slope in the middle. The step goes from `x` along it: `x + h *` that slope.": (
+            lambda v, t, x, h: v(t + h / 2, x + h / 2 * v(t, x))
+        ),
+        "That is the middle itself: look at the slope there, and take the whole step from `x` with it.": (
+            lambda v, t, x, h: x + h / 2 * v(t, x)
         ),
         "That is Heun's method, the mean of the slopes at both ends: of order two as well, but not the midpoint.": (
             lambda v, t, x, h: x + h / 2 * (v(t, x) + v(t + h, x + h * v(t, x)))

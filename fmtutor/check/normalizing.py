@@ -126,6 +126,9 @@ def planar_log_det(answer: Any) -> str | None:
         "`u` and `w` meet as `u.w`; `w.w` belongs to a push along `w` itself.": (
             lambda z, u, w, b: torch.log(1 + (w @ w) * slope(z, w, b))
         ),
+        "The derivative of tanh is one minus its *square*.": (
+            lambda z, u, w, b: torch.log((1 + (u @ w) * (1 - torch.tanh(z @ w + b))).abs())
+        ),
         "The slope is taken at `w.z` without `b`.": lambda z, u, w, b: torch.log(1 + (u @ w) * slope(z, w, 0 * b)),
         "The determinant is that of one number a row, not one for each coordinate: multiply `u` and `w` as vectors.": (
             lambda z, u, w, b: torch.log((1 + u * w * slope(z, w, b)[:, None]).abs()).sum(1)
@@ -159,6 +162,9 @@ def pixel_bits(answer: Any) -> str | None:
         ),
         "The cell makes a whole number *less* likely than the density says, so it costs more bits: the sign of "
         "`log2(levels)` is turned.": lambda log_prob, dims, levels: -log_prob / dims / math.log(2) - math.log2(levels),
+        "The first term is in bits and the second in nats: `log2(levels)`.": (
+            lambda log_prob, dims, levels: -log_prob / dims / math.log(2) + math.log(levels)
+        ),
         "These are nats: divide by `log(2)`.": lambda log_prob, dims, levels: -log_prob / dims + math.log(levels),
         "The first term is in nats and the second in bits: divide the log-density by `log(2)`.": (
             lambda log_prob, dims, levels: -log_prob / dims + math.log2(levels)

@@ -56,6 +56,10 @@ CASES = {
             (lambda v, t, x, h: (x + _midpoint(v, t, x, h)) / 2, "half the step"),
             (lambda v, t, x, h: _midpoint(v, t, x, h) + h / 2 * v(t, x), "go back to `x`"),
             (_heun, "Heun"),
+            (lambda v, t, x, h: 2 * x - _midpoint(v, t, x, h), "A step back"),
+            (lambda v, t, x, h: (_midpoint(v, t, x, h) - x) / h, "slope in the middle. The"),
+            (lambda v, t, x, h: x + h / 2 * v(t, x), "middle itself"),
+            (lambda v, t, x, h: x + h * v(t + h, x), "Off by up to"),
         ],
     ),
     "solver_order": (
