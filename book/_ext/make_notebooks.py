@@ -148,8 +148,9 @@ class Writer:
             body = self.inner(block)
             body += "\n\n∎" if body.endswith("$$") else " ∎"
             return _details("Proof", body) if _folded(block) else f"*Proof.* {body}"
-        text = f"**{self._name(block)}.** {self.inner(block)}"
-        return _details(self._name(block), self.inner(block)) if _folded(block) else text
+        name, body = self._name(block), self.inner(block)
+        gap = "\n\n" if body.startswith("$$") else " "  # a formula on a line of its own is one everywhere
+        return _details(name, body) if _folded(block) else f"**{name}.**{gap}{body}"
 
     def _admonition(self, block: Block) -> str:
         if block.kind in ADMONITIONS and block.argument:

@@ -66,7 +66,9 @@ class Inline:
             previous = tex
             for name, (body, count) in self.book.macros.items():
                 tex = _expand(tex, name, body, count)
-        return CLASSED.sub(lambda m: rf"\color{{{COLOURS[m[1]]}}}", tex)
+        tex = CLASSED.sub(lambda m: rf"\color{{{COLOURS[m[1]]}}}", tex)
+        inline = tex.startswith("$") and not tex.startswith("$$")
+        return f"${tex[1:-1].strip()}$" if inline else tex  # with a space at its end, many readers leave it raw
 
     def asset(self, source: str) -> str:
         """A picture's address on the web: a notebook on Colab has no folder beside it."""
