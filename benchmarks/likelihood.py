@@ -1,6 +1,6 @@
 """Likelihoods through the same trained network, ours beside facebookresearch/flow_matching: error and seconds.
 
-    python benchmarks/likelihood.py            # about three minutes on two idle cores
+    python benchmarks/likelihood.py            # five to eight minutes on two cores
 
 Their package (licence CC BY-NC) is fetched by pip into a folder of its own, run, and thrown away. Both solve with the
 midpoint method. The error is the root mean square over points against a long solve in float64. "Equal error" are the
