@@ -41,17 +41,17 @@ def _narrow(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     return torch.logsumexp(log_terms, -1), (torch.softmax(log_terms, -1) * nodes).sum(-1)
 
 
-def _tail(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+def _tail(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The same where both ends lie in the left tail: everything relative to the density at the upper end."""
-    low, high = centre - width / 2, centre + width / 2
+    centre, width = (low + high) / 2, high - low
     fall = centre * width  # log(phi(low) / phi(high)), without subtracting two squares
     mass = _mills(-high) - _mills(-low) * torch.exp(fall)
     return _log_normal(high) + torch.log(mass / width), (torch.expm1(fall) / mass - centre) / width
 
 
-def _across(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+def _across(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The same where the interval holds zero: one, less two tails."""
-    low, high = centre - width / 2, centre + width / 2
+    centre, width = (low + high) / 2, high - low
     phi_low, phi_high = torch.exp(_log_normal(low)), torch.exp(_log_normal(high))
     mass = 1 - _mills(-low) * phi_low - _mills(high) * phi_high
     return torch.log(mass / width), ((phi_low - phi_high) / mass - centre) / width
@@ -73,14 +73,14 @@ def truncated_normal(
         >>> truncated_normal(low, high)[1]  # in the middle; sqrt(2 / pi) = 0.80 from the lower end of an interval of 9
         tensor([ 0.0000, -0.4113], dtype=torch.float64)
     """
+    flip = low + high > 0  # by symmetry, look at every interval from its left
+    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
     centre, width = (low + high) / 2, high - low
-    flip = torch.where(centre > 0, -1.0, 1.0)  # by symmetry, look at every interval from its left
-    centre = flip * centre
     narrow = torch.maximum(width, -centre * width) < _NARROW
-    across = ~narrow & (centre + width / 2 >= 0)
+    across = ~narrow & (high >= 0)
     # each branch sees harmless numbers where another is used: a NaN there would enter the gradient through `where`
     log_density, mean = _narrow(torch.where(narrow, centre, 0.0), torch.where(narrow, width, 0.0))
-    for branch, used, spare in ((_across, across, 0.0), (_tail, ~narrow & ~across, -2.0)):
-        found = branch(torch.where(used, centre, spare), torch.where(used, width, 1.0))
+    for branch, used, spare in ((_across, across, -0.5), (_tail, ~narrow & ~across, -2.5)):
+        found = branch(torch.where(used, low, spare), torch.where(used, high, spare + 1))
         log_density, mean = torch.where(used, found[0], log_density), torch.where(used, found[1], mean)
-    return log_density, flip * mean
+    return log_density, torch.where(flip, -mean, mean)
