@@ -18,10 +18,10 @@ _NARROW = 0.5  # below this width, or this fall of the log-density across it, qu
 
 
 @cache
-def _gauss_legendre(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes on [-1/2, 1/2] and weights that sum to one."""
+def gauss_legendre(n: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The n places and weights that integrate a polynomial of degree 2n - 1 exactly; high may be below low."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
-    return nodes / 2, weights / 2
+    return (low + high) / 2 + (high - low) / 2 * nodes, (high - low) / 2 * weights
 
 
 def _mills(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -35,7 +35,9 @@ def _log_normal(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def _narrow(centre: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """Log of the mean density, and the mean place, over an interval so narrow that a polynomial follows the density."""
-    nodes, weights = (torch.as_tensor(a, dtype=centre.dtype, device=centre.device) for a in _gauss_legendre())
+    nodes, weights = (
+        torch.as_tensor(a, dtype=centre.dtype, device=centre.device) for a in gauss_legendre(6, -0.5, 0.5)
+    )
     z = centre[..., None] + width[..., None] * nodes
     log_terms = _log_normal(z) + torch.log(weights)
     return torch.logsumexp(log_terms, -1), (torch.softmax(log_terms, -1) * nodes).sum(-1)

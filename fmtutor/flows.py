@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
 
 from fmtutor import _validate
 from fmtutor._estimates import draw
+from fmtutor._intervals import gauss_legendre
 from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, ORDER, Solution, divergence, solve
 
 
@@ -184,7 +184,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         if self.adjoint or self.method in ADAPTIVE:
             return self._carry_together(x, t0, t1, generator)
         looks = math.ceil(self.steps * ORDER[self.method] / 3)  # measured: as exact as the path
-        times, weights = _gauss_legendre(looks, t0, t1)
+        times, weights = (a.tolist() for a in gauss_legendre(looks, t0, t1))
         steps = math.ceil(2 * self.steps / 3)  # every interval rounds its share up: about self.steps in all
         path = self._solve(self.velocity, x, t0, t1, [t0, *times, t1], steps)
         gathered = x.new_zeros(len(x))
@@ -226,9 +226,3 @@ class ContinuousFlow(torch.distributions.Distribution):
         solution = solve(field, x, t0, t1, times=times, adjoint=reach, **how)  # type: ignore[arg-type]
         self.nfe = solution.nfe
         return solution
-
-
-def _gauss_legendre(n: int, a: float, b: float) -> tuple[list[float], list[float]]:
-    """The n times and weights that integrate a polynomial of degree 2n - 1 from a to b exactly; b may be below a."""
-    node, weight = np.polynomial.legendre.leggauss(n)
-    return (a + (b - a) * (node + 1) / 2).tolist(), ((b - a) * weight / 2).tolist()

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from fmtutor import _validate
-from fmtutor._intervals import truncated_normal
+from fmtutor._intervals import gauss_legendre, truncated_normal
 from fmtutor._target import Target
 from fmtutor.mixtures import GaussianMixture
 
@@ -92,8 +91,8 @@ class _Ridge(Target):
 
     def _quadrature(self) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
         """Parameters in [0, 1] and their weights, in float64."""
-        node, weight = np.polynomial.legendre.leggauss(self.nodes)
-        return torch.as_tensor((node + 1) / 2), torch.as_tensor(weight / 2)
+        node, weight = gauss_legendre(self.nodes, 0.0, 1.0)
+        return torch.as_tensor(node), torch.as_tensor(weight)
 
     def _curve(self, u: Float[Tensor, " n"], arm: Tensor) -> Float[Tensor, "n 2"]:
         """The point at parameter u in [0, 1] of each given arm."""

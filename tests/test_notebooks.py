@@ -235,6 +235,15 @@ def test_a_stale_notebook_is_noticed_and_replaced(tmp_path: Path, capsys: pytest
     assert make_notebooks.main(["--check"], root) == 0
 
 
+def test_formulas_are_written_so_that_every_reader_shows_them(tmp_path: Path) -> None:
+    """One that opens a statement stands on lines of its own, and no space comes before a closing dollar."""
+    statement = "```{prf:definition} A name\n:label: name\n$$\na = b\n$$\n```\n\nHere $\\div$ and $\\d$."
+    made = make_notebooks.notebooks(tiny(tmp_path, f"```{{code-cell}}\n1\n```\n\n{statement}\n"))
+    text = "\n\n".join(cell.source for cell in nbformat.reads(made["03_page.ipynb"], as_version=4).cells)
+    assert "**Definition 3.1 (A name).**\n\n$$\na = b\n$$" in text, text
+    assert r"Here $\operatorname{div}$ and $\mathrm{d}$." in text, text
+
+
 def test_a_role_inside_code_is_left_alone() -> None:
     assert importlib.util.find_spec("myst_inline")
     (block,) = parse("Write `` {cite}`key` `` so.")
