@@ -13,6 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ VARIANTS = {
     "without the average of the weights (EMA)": {"ema": 0.0},
     "with a constant learning rate and without EMA": {"schedule": "constant", "ema": 0.0},
     "with times drawn uniformly": {"uniform": True},
+    "beside a process that keeps a core busy": {"busy": True},
+    "on two threads": {"threads": 2},
+    "on two threads, beside a process that keeps a core busy": {"threads": 2, "busy": True},
     f"the program with {LONG // 1000} 000 steps": {"steps": LONG},
     f"{LONG // 1000} 000 steps with times drawn uniformly": {"steps": LONG, "uniform": True},
 }
@@ -42,6 +47,8 @@ def run(
     uniform: bool = False,
     schedule: str = "cosine",
     ema: float = 0.999,
+    threads: int | None = None,
+    busy: bool = False,
 ) -> dict[str, float]:
     """Train once; the gap in nats, its standard error, and the seconds that training took."""
     import torch
@@ -54,18 +61,30 @@ def run(
     model = VelocityMLP(dim=2, frequencies=frequencies)
     if not damped:
         features = model.position.forward
-        model.position.forward = lambda x, noise: features(x, 0 * noise)  # type: ignore[method-assign]
+        model.position.forward = lambda x, noise, *beside: features(x, 0 * noise, *beside)  # type: ignore[method-assign]
 
     def loss() -> torch.Tensor:
         x0, x1 = base.sample((1024,)), target.sample((1024,))
         t = torch.rand(1024) if uniform else None
         return conditional_flow_matching_loss(model, path, x0, x1, t)
 
-    start = time.perf_counter()
-    fit(model, loss, steps=steps, schedule=schedule, ema=ema, progress=False)
-    seconds = time.perf_counter() - start
+    with one_core_busy() if busy else nullcontext():
+        start = time.perf_counter()
+        fit(model, loss, steps=steps, schedule=schedule, ema=ema, threads=threads, progress=False)
+        seconds = time.perf_counter() - start
     gap = metrics.kl(target, ContinuousFlow(model, base), n=20_000)
     return {"gap": float(gap.value), "error": float(gap.error), "seconds": seconds}
+
+
+@contextmanager
+def one_core_busy() -> Iterator[None]:
+    """A process that does nothing, as fast as it can."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
 
 
 def table(result: dict[str, Any]) -> str:

@@ -42,11 +42,11 @@ class FourierFeatures(nn.Module):
         self.register_buffer("projection", scale * torch.randn(dim, frequencies))
 
     def forward(
-        self, x: Float[Tensor, "batch dim"], noise: Float[Tensor, "#batch 1"]
+        self, x: Float[Tensor, "batch dim"], noise: Float[Tensor, "#batch 1"], *beside: Float[Tensor, "batch more"]
     ) -> Float[Tensor, "batch features"]:
         angle = x @ self.projection
         damping = torch.exp(-0.5 * self.projection.square().sum(0) * noise**2)
-        return torch.cat([x, damping * torch.sin(angle), damping * torch.cos(angle)], 1)
+        return torch.cat([x, damping * torch.sin(angle), damping * torch.cos(angle), *beside], 1)
 
 
 class VelocityMLP(nn.Module):
@@ -85,7 +85,7 @@ class VelocityMLP(nn.Module):
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         one = torch.as_tensor(t).dim() == 0  # a solver asks all points at one time: its waves are computed once
         t = _validate.time(t, x[:1] if one else x)
-        return self.layers(torch.cat([self.position(x, noise=1 - t), octaves(t).expand(len(x), -1)], 1))
+        return self.layers(self.position(x, 1 - t, octaves(t).expand(len(x), -1)))
 
 
 def octaves(t: Float[Tensor, "batch 1"], n: int = 4) -> Float[Tensor, "batch features"]:

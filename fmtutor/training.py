@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from tqdm.auto import tqdm
 
 from fmtutor import _validate
 from fmtutor._run import Run
+
+SMALL = 50_000
+"""Weights from which on a dense network is worth more than one CPU thread."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,6 +87,7 @@ def fit(
     ema: float | None = 0.999,
     clip: float | None = None,
     optimizer: Callable[..., Optimizer] = adam,
+    threads: int | None = None,
     generators: Sequence[Generator] = (),
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
@@ -104,6 +109,8 @@ def fit(
         ema: Decay of the running average of the weights, in [0, 1); None or 0 for no average. See `average`.
         clip: Largest norm of the gradient; a longer one is scaled down to it. None leaves it alone.
         optimizer: Called with the parameters and `lr`: `torch.optim.SGD`, say, or a `functools.partial` of it.
+        threads: CPU threads that share the work of an operation. None leaves the number to torch, but gives a small
+            dense network a single one, see `few_threads`.
         generators: Generators that `loss` draws from, if it has its own. Their states go into checkpoints, beside those
             of torch's global ones on the CPU and on CUDA.
         checkpoint: Folder for checkpoints. Where it holds one already, training goes on from there, and on a CPU it
@@ -134,21 +141,16 @@ def fit(
     Source: Adam, arXiv 1412.6980; averaged weights, Polyak and Juditsky (1992); cosine schedule, arXiv 1608.03983.
     """
     settings: dict[str, Any] = dict(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema or 0.0, clip=clip)
-    _check_settings(**settings, checkpoint_every=checkpoint_every, log_every=log_every)
+    _check_settings(
+        **settings, checkpoint_every=checkpoint_every, log_every=log_every, threads=1 if threads is None else threads
+    )
     parameters = _parameters(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
     run = Run(model, optimizer(parameters, lr=lr), settings, generators, checkpoint)
     model.train()
-    with _bar(progress, run.step, steps) as bar:
+    with few_threads(parameters, threads), _bar(progress, run.step, steps) as bar:
         for step in range(run.step, steps):
-            for group in run.optimizer.param_groups:
-                group["lr"] = rates[step]
-            value = _scalar(loss())
-            run.optimizer.zero_grad()
-            value.backward()
-            if clip is not None:
-                nn.utils.clip_grad_norm_(parameters, clip)
-            run.optimizer.step()
+            value = update(loss, parameters, run.optimizer, rates[step], clip)
             if ema:
                 average(run.averages, parameters, ema, step)
             run.record(value)
@@ -160,6 +162,29 @@ def fit(
     run.finish()
     curves = torch.tensor([run.losses, rates], dtype=torch.float64)
     return History(curves[0], curves[1], run.seconds, str(parameters[0].device), run.seed)
+
+
+def update(
+    loss: Callable[[], Tensor], parameters: Iterable[Tensor], optimizer: Optimizer, lr: float, clip: float | None
+) -> Tensor:
+    """One step against the gradient of what `loss` returns, at most `clip` long before the optimizer scales it.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor(3.0))
+        >>> update(lambda: weight**2, [weight], torch.optim.SGD([weight], lr=1.0), lr=0.5, clip=None)
+        tensor(9., grad_fn=<PowBackward0>)
+        >>> weight.item()
+        0.0
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    value = _scalar(loss())
+    optimizer.zero_grad()
+    value.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    return value
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: float, schedule: str) -> float:
@@ -191,6 +216,22 @@ def average(averages: Sequence[Tensor], weights: Sequence[Tensor], decay: float,
         tensor([0.9000])
     """
     torch._foreach_lerp_(list(averages), list(weights), 1 - min(decay, (1 + step) / (10 + step)))
+
+
+@contextmanager
+def few_threads(parameters: Sequence[Tensor], threads: int | None = None) -> Iterator[None]:
+    """So many CPU threads, or a single one for a small dense network; afterwards as many as before.
+
+    Two threads finish a step of such a network a little sooner when both cores are free. When one of them is busy with
+    anything else, each waits for the other many times a step, and training takes several times as long.
+    """
+    before = torch.get_num_threads()
+    small = sum(p.numel() for p in parameters) < SMALL and all(p.dim() <= 2 for p in parameters)  # no convolution
+    torch.set_num_threads(threads or (1 if small else before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _scalar(value: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmtutor import _run, checkpoints, training
+from fmtutor import VelocityMLP, _run, checkpoints, training
 from fmtutor.checkpoints import load_weights, save_weights
+from fmtutor.images import UNet
 from fmtutor.training import History, average, fit, learning_rate
 
 quiet = partial(fit, progress=False)
@@ -215,6 +216,45 @@ def test_looks_at_the_device_once_in_log_every_steps(every_step, expected, monke
     assert looks.count in expected
 
 
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "threads", "expected"),
+    [
+        (nn.Linear(10, 10), None, 1),
+        (nn.Linear(300, 300), None, 2),  # 90 300 weights
+        (nn.Conv2d(1, 1, 3), None, 2),  # few weights, each used at every pixel
+        (nn.Linear(10, 10), 2, 2),
+        (nn.Linear(300, 300), 1, 1),
+    ],
+)
+def test_a_small_dense_network_is_trained_on_one_thread(model: nn.Module, threads: int | None, expected: int) -> None:
+    torch.set_num_threads(2)
+    seen = []
+
+    def loss() -> Tensor:
+        seen.append(torch.get_num_threads())
+        if len(seen) > 2:
+            raise KeyboardInterrupt
+        return model.weight.square().mean()
+
+    quiet(model, loss, steps=2, threads=threads)
+    assert seen == [expected] * 2
+    assert torch.get_num_threads() == 2
+    with pytest.raises(KeyboardInterrupt):
+        quiet(model, loss, steps=2, threads=threads)
+    assert torch.get_num_threads() == 2  # also when training was broken off
+
+
+def test_the_networks_that_train_on_one_thread_are_the_ones_we_think() -> None:
+    torch.set_num_threads(2)
+    with training.few_threads(list(VelocityMLP(dim=2).parameters())):
+        assert torch.get_num_threads() == 1
+    with training.few_threads(list(UNet(width=8).parameters())):
+        assert torch.get_num_threads() == 2
+
+
 # --- what is not finite ----------------------------------------------------------------------------------------------
 
 
@@ -267,6 +307,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
         ({"clip": 0.0}, ValueError, "clip must be above 0"),
         ({"schedule": "cosin"}, ValueError, "schedule must be one of 'cosine', 'constant', got 'cosin'"),
         ({"log_every": 0}, ValueError, "log_every must be a whole number"),
+        ({"threads": 0}, ValueError, "threads must be a whole number of at least 1, got 0"),
         ({"checkpoint_every": -1}, ValueError, "checkpoint_every must be a whole number"),
         ({"generators": torch.Generator()}, TypeError, "generators must be a sequence"),
         ({"checkpoint": __file__}, ValueError, "checkpoint must be a folder, got the file"),
