@@ -36,6 +36,15 @@ def test_the_landing_page_shows_the_same_program() -> None:
     assert program((ROOT / "book" / "index.md").read_text()) == program(README)
 
 
+def test_what_is_planned_is_what_is_missing() -> None:
+    written = {int(number) for number in re.findall(r"file: (\d\d)_", (ROOT / "_toc.yml").read_text())}
+    for text in (README, (ROOT / "book" / "index.md").read_text()):
+        line = re.search(r"^(Planned|The book is growing).*", text, re.M)
+        planned = {int(number) for number in re.findall(r"\((\d+)\)", line.group())} if line else set()
+        assert written | planned == set(range(1, 14))
+        assert not written & planned
+
+
 def test_the_table_is_what_was_measured() -> None:
     results = ROOT / "book" / "results" / "checkerboard.json"
     if not results.exists():
