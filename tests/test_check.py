@@ -6,6 +6,7 @@ The cases stand in `check_cases/`, one file per chapter with a table `CASES`; an
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,7 @@ def test_every_exercise_has_a_row() -> None:
     assert sorted(CASES) == sorted(NAMES)
     assert len(NAMES) == len(set(NAMES))
     assert all(hasattr(check, name) and name in check.__all__ for name in NAMES)
+    assert all(inspect.signature(getattr(check, name)).return_annotation is Result for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

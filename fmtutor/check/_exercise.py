@@ -63,7 +63,8 @@ def exercise(
                 return Result(False, str(error) if isinstance(error, _Raised) else _describe(error), name)
             return Result(mistake is None, right if mistake is None else mistake, name)
 
-        check.__annotations__ = {**find_mistake.__annotations__, "return": "Result"}
+        check.__annotations__ = {**find_mistake.__annotations__, "return": Result}
+        check.__signature__ = inspect.signature(find_mistake).replace(return_annotation=Result)  # type: ignore[attr-defined]
         return check
 
     return decorate
