@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GREY = "#767676"  # readable on a light page and on a dark one
+_TITLE = 0.38  # room above an image for its title, as a part of the image's side
 
 
 def grid(
@@ -53,14 +54,15 @@ def grid(
             f"{None if titles is None else len(titles)} titles"
         )
     columns = min(columns, len(images))
-    figure, axes = _axes(-(-len(images) // columns), columns, size, headroom=0.0 if titles is None else 0.3)
+    title = 0.0 if titles is None else _TITLE
+    figure, axes = _axes(-(-len(images) // columns), columns, size, headroom=title, between=title)
     for i, axis in enumerate(axes):
         if i >= len(images):
             axis.remove()
             continue
         _show(axis, images[i])
         if titles is not None:
-            axis.set_title(str(titles[i]), color=_GREY, fontsize=8, pad=2)
+            axis.set_title(str(titles[i]), color=_GREY, fontsize=10, pad=3)
     return figure
 
 
@@ -88,12 +90,12 @@ def strip(
     _check(states, 5)
     if len(times) != len(states):
         raise ValueError(f"times must be one for each of {len(states)} states, got {len(times)}")
-    figure, axes = _axes(states.shape[1], len(states), size, headroom=0.3)
+    figure, axes = _axes(states.shape[1], len(states), size, headroom=_TITLE)
     for i, axis in enumerate(axes):
         row, column = divmod(i, len(states))
         _show(axis, states[column, row])
         if row == 0:
-            axis.set_title(f"t = {float(times[column]):.2g}", color=_GREY, fontsize=8, pad=3)
+            axis.set_title(f"t = {float(times[column]):.2g}", color=_GREY, fontsize=9, pad=3)
     return figure
 
 
@@ -104,15 +106,17 @@ def _check(images: Tensor, dim: int) -> None:
         raise ValueError(f"images must have shape {wanted} with 1 or 3 channels, got {tuple(images.shape)}")
 
 
-def _axes(rows: int, columns: int, size: float, headroom: float) -> tuple[Figure, list[Axes]]:
+def _axes(
+    rows: int, columns: int, size: float, headroom: float = 0.0, between: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """Axes for square images of side `size`, with room above the first row and between two, in sides of an image."""
     from matplotlib.figure import Figure
 
-    pitch = 1.08 * size  # the gap between images
-    # The titles stand in every row of a grid, so every row is given room for them.
-    side = (columns * pitch, rows * (pitch + headroom * size))
-    figure = Figure(figsize=side, facecolor="none", layout="none")  # type: ignore[arg-type]  # exact gaps, below
+    gap = 0.08  # between images that need no room for titles
+    width, height = columns * (1 + gap) - gap, rows * (1 + gap) - gap + headroom + (rows - 1) * between
+    figure = Figure(figsize=(size * width, size * height), facecolor="none", layout="none")  # type: ignore[arg-type]
     axes = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(0, 0, 1, 1 - headroom * size / (rows * (pitch + headroom * size)), 0.08, 0.08 + headroom)
+    figure.subplots_adjust(0, 0, 1, 1 - headroom / height, gap, gap + between)
     return figure, list(axes.flat)
 
 
