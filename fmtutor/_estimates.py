@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from fmtutor import _validate
+
 
 class Estimate(NamedTuple):
     """A mean over random draws, with its standard error.
@@ -37,9 +39,18 @@ class Estimate(NamedTuple):
 
 def draw(name: str, distribution: Distribution, n: int, generator: Generator | None) -> Tensor:
     """`n` draws; torch's own distributions know no generator, ours do."""
-    if distribution.batch_shape:
+    if _validate.kind(name, distribution, Distribution).batch_shape:
         raise ValueError(f"{name} must be one distribution, of batch shape (), got {tuple(distribution.batch_shape)}")
-    return distribution.sample((n,), **({} if generator is None else {"generator": generator}))
+    if _validate.random(generator) is None:
+        return distribution.sample((n,))
+    try:
+        return distribution.sample((n,), generator=generator)  # type: ignore[call-arg]
+    except TypeError as error:
+        if "generator" not in str(error):
+            raise
+        raise TypeError(
+            f"{name} takes no generator: {type(distribution).__name__} draws from torch's global one"
+        ) from None
 
 
 def log_prob(name: str, distribution: Distribution, x: Tensor) -> Float[Tensor, " n"]:

@@ -61,11 +61,7 @@ class Layer(nn.Module, Transform):
         """`x`, if it holds vectors of `dim` numbers in the dtype of the parameters."""
         if _validate.floating(name, x).dim() == 0 or x.shape[-1] != self.dim:
             raise ValueError(f"{name} must have shape (*batch, {self.dim}), got {tuple(x.shape)}")
-        if x.dtype != (wanted := next(self.parameters()).dtype):
-            raise TypeError(
-                f"{name} must be {wanted}, as the layer's parameters are, got {x.dtype}: see .to({x.dtype})"
-            )
-        return x
+        return _validate.same_dtype(name, x, self)
 
 
 class Inverse(Layer):

@@ -38,6 +38,8 @@ class Run:
         self.losses: list[float] = []
         self.pending: list[Tensor] = []  # losses still on the device
         self.settings = {**settings, **_description(model, optimizer, self.generators)}
+        if folder == "":
+            raise ValueError("checkpoint must name a folder, got an empty name")
         self.folder = None if folder is None else Path(folder)
         self.saved: Path | None = None
         self.started = time.perf_counter()

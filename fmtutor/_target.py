@@ -21,7 +21,8 @@ class Target(torch.distributions.Distribution):
     arg_constraints: dict = {}
 
     def __init__(self, *event: int) -> None:
-        super().__init__(event_shape=Size(event), validate_args=False)
+        shape = Size(_validate.whole("event", n) for n in event)
+        super().__init__(event_shape=shape, validate_args=False)
         self._like = torch.zeros(())  # carries the device and dtype of everything that is drawn
 
     def to(self, *args: object, **kwargs: object) -> Self:
@@ -36,7 +37,7 @@ class Target(torch.distributions.Distribution):
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)`, from torch's global generator unless another is given."""
-        shape = Size(sample_shape)
+        shape, generator = _validate.sample_shape(sample_shape), _validate.random(generator)
         n = shape.numel()
         with torch.no_grad():
             return self._draw(max(n, 1), generator)[:n].reshape(shape + self.event_shape)

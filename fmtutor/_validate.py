@@ -6,10 +6,14 @@ Values (finite, inside [0, 1]) are only looked at on the CPU: on an accelerator 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Size, Tensor, nn
+
+Kind = TypeVar("Kind")
 
 
 def floating(name: str, x: Tensor) -> Tensor:
@@ -19,6 +23,15 @@ def floating(name: str, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise TypeError(f"{name} must hold floating-point numbers, got {x.dtype}: convert it with {name}.float()")
     return x
+
+
+def kind(name: str, value: Any, wanted: type[Kind]) -> Kind:
+    """`value`, if it is one of the things that `wanted` describes."""
+    if not isinstance(value, wanted):
+        came = f"the class {value.__name__}: call it" if isinstance(value, type) else type(value).__name__
+        article = "an" if wanted.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"{name} must be {article} {wanted.__name__}, got {came}")
+    return value
 
 
 def finite(name: str, x: Tensor) -> Tensor:
@@ -43,7 +56,10 @@ def per_row(name: str, value: Tensor | float, x: Tensor) -> Tensor:
     """`value`, a scalar or one number a row, as `(batch, 1, ..., 1)`, which lines up with `x` `(batch, *event)`."""
     if floating("x", x).dim() == 0:  # in whole numbers a time of 0.25 would become 0
         raise ValueError("x must have shape (batch, *event), got a single number")
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    try:
+        value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number or a tensor of numbers, got {value!r}") from None
     if value.dim() > 1 or (value.dim() == 1 and len(value) != len(x)):
         raise ValueError(
             f"{name} must be a scalar or have shape ({len(x)},), one number for each row of x, "
@@ -74,8 +90,49 @@ def output_like(name: str, out: Tensor, x: Tensor) -> Tensor:
     return out
 
 
+def same_dtype(name: str, x: Tensor, module: nn.Module) -> Tensor:
+    """`x`, if it has the dtype of the parameters of `module`."""
+    if floating(name, x).dtype != (wanted := next(module.parameters()).dtype):
+        raise TypeError(
+            f"{name} must be {wanted}, as the parameters of {type(module).__name__} are, got {x.dtype}: "
+            f"see .to({x.dtype})"
+        )
+    return x
+
+
+def sample_shape(shape: Iterable[int]) -> Size:
+    """`shape` as torch's, if it is a sequence of whole numbers."""
+    try:
+        size = Size(shape)
+    except TypeError:
+        hint = f": write ({shape},)" if isinstance(shape, int) else ""
+        raise TypeError(f"sample_shape must be a tuple of whole numbers, got {shape!r}{hint}") from None
+    if any(n < 0 for n in size):
+        raise ValueError(f"sample_shape must hold no negative number, got {tuple(size)}")
+    return size
+
+
+def random(generator: Generator | None) -> Generator | None:
+    """`generator`, if it is one or None."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
+    return generator
+
+
+def number(name: str, value: Any) -> float:
+    """`value`, if it is a single number."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    return value
+
+
 def positive(name: str, value: float, *, or_zero: bool = False) -> float:
     """`value`, if it is a number above zero (or, where asked, at zero)."""
+    number(name, value)
     if not (value >= 0 if or_zero else value > 0) or value == float("inf"):
         raise ValueError(f"{name} must be {'at least 0' if or_zero else 'above 0'} and finite, got {value}")
     return value
@@ -83,9 +140,13 @@ def positive(name: str, value: float, *, or_zero: bool = False) -> float:
 
 def whole(name: str, value: int, least: int = 1) -> int:
     """`value`, if it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
+    return count
 
 
 def choice(name: str, value: str, known: Iterable[str]) -> str:

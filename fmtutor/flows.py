@@ -94,14 +94,15 @@ class ContinuousFlow(torch.distributions.Distribution):
         self.method = _validate.choice("method", method, FIXED + ADAPTIVE)
         self.estimator = _validate.choice("estimator", estimator, ESTIMATORS)
         self.steps, self.probes = _validate.whole("steps", steps), _validate.whole("probes", probes)
-        self.rtol, self.atol, self.t1 = rtol, atol, t1
+        self.rtol, self.atol = _validate.positive("rtol", rtol), _validate.positive("atol", atol)
+        self.t1 = _validate.positive("t1", t1)
         self.adjoint, self.nfe = adjoint, 0
 
     def rsample(
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)` whose gradient reaches the velocity's parameters."""
-        shape = Size(sample_shape)
+        shape = _validate.sample_shape(sample_shape)
         x0 = draw("base", self.base, shape.numel(), generator)
         return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(shape + self.event_shape)
 
@@ -122,6 +123,9 @@ class ContinuousFlow(torch.distributions.Distribution):
         Returns:
             The `Solution`; its `states` are `(times, batch, *event)`.
         """
+        if x0.shape[1:] != self.event_shape:
+            wanted = ", ".join(["batch", *map(str, self.event_shape)])
+            raise ValueError(f"x0 must have shape ({wanted}), got {tuple(x0.shape)}")
         if isinstance(times, int):
             times = torch.linspace(0.0, self.t1, times)
         with torch.no_grad():
@@ -166,7 +170,7 @@ class ContinuousFlow(torch.distributions.Distribution):
             >>> x.shape, torch.allclose(log_prob, flow.log_prob(x), atol=1e-4)
             (torch.Size([3, 1]), True)
         """
-        shape = Size(sample_shape)
+        shape = _validate.sample_shape(sample_shape)
         x0 = draw("base", self.base, shape.numel(), generator)
         with self._gradients(x0):
             x1, gathered = self._carry(x0, 0.0, self.t1, generator)

@@ -57,9 +57,10 @@ def conditional_flow_matching_loss(
         tensor(1.)
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
+    _validate.kind("path", path, AffinePath)
     if t is None:
         n = len(x1) if _validate.floating("x1", x1).dim() else 1
-        left = torch.rand(n, generator=generator, dtype=x1.dtype, device=x1.device) ** 1.5
+        left = torch.rand(n, generator=_validate.random(generator), dtype=x1.dtype, device=x1.device) ** 1.5
         t = (1 - left).clamp(max=1 - 1e-6)  # rounding must not reach t = 1, where some paths have no velocity
     t, xt, ut = path.sample(x0, x1, t)
     return _squared_error(velocity, t, xt, ut, reduction)
@@ -96,10 +97,12 @@ def flow_matching_loss(
         tensor(0.)
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
-    ut = path.marginal_velocity(t, xt, target)
+    ut = _validate.kind("path", path, AffinePath).marginal_velocity(t, xt, target)
     return _squared_error(velocity, torch.as_tensor(t, dtype=xt.dtype, device=xt.device), xt, ut, reduction)
 
 
 def _squared_error(velocity: Velocity, t: Tensor, xt: Tensor, ut: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean" and not xt.numel():
+        raise ValueError(f"a mean needs points to be taken over, got none: xt has shape {tuple(xt.shape)}")
     error = (_validate.output_like("velocity", velocity(t, xt), xt) - ut).square()
     return error.mean() if reduction == "mean" else _validate.flat(error).mean(1)

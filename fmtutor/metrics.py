@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -17,11 +16,9 @@ from torch.distributions import Distribution
 from fmtutor import _validate
 from fmtutor._distances import blocks, identity, mean_between, mean_within, samples
 from fmtutor._estimates import Estimate, draw, estimate, log_prob
-
-if TYPE_CHECKING:
-    from fmtutor.distributions import Target
-    from fmtutor.ode import Solution
-    from fmtutor.paths import AffinePath
+from fmtutor.distributions import Target
+from fmtutor.ode import Solution
+from fmtutor.paths import AffinePath
 
 
 @torch.no_grad()
@@ -148,6 +145,8 @@ def mmd(
     if bandwidth is None:
         both = torch.cat([x, y])
         bandwidth = float(torch.pdist(both[:: math.ceil(len(both) / 1000)]).median())
+        if bandwidth == 0:
+            raise ValueError("x and y must hold different points: their median distance is 0, so give a bandwidth")
     widths = [_validate.positive("bandwidth", h) for h in (bandwidth if isinstance(bandwidth, list) else [bandwidth])]
 
     def kernel(distance: Tensor) -> Tensor:
@@ -180,7 +179,7 @@ def sliced_wasserstein(
         2.5
     """
     x, y = samples(x, y)
-    if not p >= 1:
+    if _validate.positive("p", p) < 1:
         raise ValueError(f"p must be at least 1, got {p}")
     shape = (x.shape[1], _validate.whole("projections", projections))
     directions = torch.randn(shape, dtype=x.dtype, device=_home(generator, x), generator=generator).to(x.device)
@@ -222,9 +221,11 @@ def velocity_error(
         >>> velocity_error(lambda t, x: path.marginal_velocity(t, x, board), path, board, base)
         0 ± 0
     """
+    _validate.kind("path", path, AffinePath)
     draws = (draw("base", base, _validate.whole("n", n), generator), draw("target", target, n, generator))
     if times is not None:
-        _validate.finite("times", times)
+        if _validate.finite("times", times).dim() != 1 or not len(times):
+            raise ValueError(f"times must be a row of at least one time, got shape {tuple(times.shape)}")
         return torch.stack([_field_error(velocity, path, target, *draws, t.expand(n)).mean() for t in times])
     t = torch.rand(n, dtype=draws[0].dtype, device=_home(generator, draws[0]), generator=generator)
     return estimate(_field_error(velocity, path, target, *draws, t.to(draws[0].device)))
@@ -256,7 +257,10 @@ def straightness(
         times, states = states.times, states.states
     if states is None or times is None:
         raise ValueError("states needs its times: give solve(..., times=...), or states and times as two tensors")
-    _validate.finite("states", states), _validate.finite("times", times)
+    if not _validate.finite("states", states).numel() or _validate.finite("times", times).dim() != 1:
+        raise ValueError(
+            f"states must hold something and times be a row, got {tuple(states.shape)} and {tuple(times.shape)}"
+        )
     step = times.diff()
     if times.shape != states.shape[:1] or len(times) < 3 or not ((step > 0).all() or (step < 0).all()):
         raise ValueError(

@@ -58,12 +58,12 @@ class VelocityMLP(nn.Module):
     Args:
         dim: coordinates of a point.
         width: units in a hidden layer.
-        depth: hidden layers.
+        depth: hidden layers; none makes the velocity linear in the features.
         frequencies: Fourier features of position; 0 for none.
 
     Raises:
-        TypeError: x does not hold floating-point numbers.
-        ValueError: x is not `(batch, dim)`, or t is neither a scalar nor `(batch,)`.
+        TypeError: x does not hold floating-point numbers of the parameters' dtype.
+        ValueError: a size is too small, x is not `(batch, dim)`, or t is neither a scalar nor `(batch,)`.
 
     Example:
         >>> VelocityMLP(dim=2)(0.5, torch.zeros(3, 2)).shape
@@ -72,7 +72,12 @@ class VelocityMLP(nn.Module):
 
     def __init__(self, dim: int, *, width: int = 64, depth: int = 3, frequencies: int = 96) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = _validate.whole("dim", dim)
+        (
+            _validate.whole("width", width),
+            _validate.whole("depth", depth, 0),
+            _validate.whole("frequencies", frequencies, 0),
+        )
         self.position = FourierFeatures(dim, frequencies)
         widths = [dim + 2 * frequencies + 9] + [width] * depth
         layers: list[nn.Module] = []
@@ -81,7 +86,7 @@ class VelocityMLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], dim))
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        if _validate.floating("x", x).dim() != 2 or x.shape[1] != self.dim:
+        if _validate.same_dtype("x", x, self).dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         one = torch.as_tensor(t).dim() == 0  # a solver asks all points at one time: its waves are computed once
         t = _validate.time(t, x[:1] if one else x)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
-from torch.distributions import Distribution, Transform
+from torch.distributions import ComposeTransform, Distribution, Transform
 
 from fmtutor import _validate
 from fmtutor._estimates import draw
@@ -181,7 +181,8 @@ class NormalizingFlow(nn.Module, Distribution):
 
     Raises:
         TypeError: the base is no Distribution, or a transform no Transform.
-        ValueError: the base has a batch shape, or a layer is for vectors of another size.
+        ValueError: the base has a batch shape, a layer is for vectors of another size, or a transform is composed of
+            others or cannot be undone.
 
     Source: Rezende and Mohamed (2015), equation 7; Papamakarios et al. (2021), section 2.1.
 
@@ -208,6 +209,9 @@ class NormalizingFlow(nn.Module, Distribution):
     def _fitting(self, transform: Transform) -> Transform:
         if not isinstance(transform, Transform):
             raise TypeError(f"transforms must be torch Transforms, got {type(transform).__name__}")
+        if isinstance(transform, ComposeTransform) or not transform.bijective:
+            reason = "give its parts one by one" if isinstance(transform, ComposeTransform) else "it cannot be undone"
+            raise ValueError(f"transforms must be single, bijective maps, got {type(transform).__name__}: {reason}")
         if isinstance(transform, Layer) and self.event_shape != (transform.dim,):
             raise ValueError(
                 f"transforms must fit the base, whose draws have shape {tuple(self.event_shape)}, "
@@ -235,7 +239,7 @@ class NormalizingFlow(nn.Module, Distribution):
 
         It needs no inverse: the one density that a stack of `Planar` layers knows.
         """
-        shape = Size(sample_shape)
+        shape = _validate.sample_shape(sample_shape)
         x = draw("base", self.base, shape.numel(), generator)
         log_prob = self.base.log_prob(x)
         for transform in self.transforms:

@@ -20,6 +20,7 @@ ORDER = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}  # with n steps the er
 FIXED = tuple(ORDER)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 ESTIMATORS = ("exact", "rademacher", "gaussian")
+HINT = "An exact field has no velocity at t = 1: stop a little earlier, at t1=0.999 say"
 ROWS = 8192  # how many products `divergence` forms at once: few enough for a processor's cache
 
 
@@ -78,8 +79,8 @@ def solve(
 
     Raises:
         TypeError: x does not hold floating-point numbers, or `adjoint=True` and the velocity is no `nn.Module`.
-        ValueError: x is not finite, the velocity returns another shape, the method is unknown, or a number is out of
-            range.
+        ValueError: x is not finite or does not stay so, the velocity returns another shape, the method is unknown, or a
+            number is out of range.
 
     Source: Chen et al. (2018), algorithm 1, for the adjoint.
 
@@ -90,6 +91,7 @@ def solve(
     """
     _validate.finite("x", x)
     _validate.choice("method", method, FIXED + ADAPTIVE)
+    method = method if x.numel() else "euler"  # nothing to adapt to
     times = _times(times, t0, t1, x)
     calls = 0
 
@@ -99,12 +101,27 @@ def solve(
         return _validate.output_like("velocity", velocity(t, state), state)
 
     how, forth, back = _options(method, times, steps, rtol, atol)
-    if adjoint is False:
-        states = torchdiffeq.odeint(counted, x, times, options=forth, **how)
-    else:
-        reach = {"adjoint_params": _reach(velocity, adjoint), "adjoint_options": back}
-        states = torchdiffeq.odeint_adjoint(counted, x, times, options=forth, **reach, **how)
-    return Solution(states[-1], times, states, calls)
+    try:
+        if adjoint is False:
+            states = torchdiffeq.odeint(counted, x, times, options=forth, **how)
+        else:
+            reach = {"adjoint_params": _reach(velocity, adjoint), "adjoint_options": back}
+            states = torchdiffeq.odeint_adjoint(counted, x, times, options=forth, **reach, **how)
+    except AssertionError as error:
+        raise ValueError(
+            f"velocity must be finite and smooth, but {method} cannot follow it: {error}. {HINT}"
+        ) from error
+    return Solution(states[-1], times, _finite(states, times), calls)
+
+
+def _finite(states: Float[Tensor, "times batch *event"], times: Float[Tensor, " times"]) -> Tensor:
+    """`states`, if the solver never left the numbers (looked at on the CPU alone)."""
+    if states.device.type == "cpu" and not (good := states.isfinite().flatten(1).all(1)).all():
+        when = times[~good][0].item()
+        raise ValueError(
+            f"velocity must be finite, but following it led to NaN or infinity before t = {when:g}. {HINT}"
+        )
+    return states
 
 
 def _options(
@@ -183,7 +200,8 @@ def divergence(
 
     Raises:
         TypeError: x does not hold floating-point numbers.
-        ValueError: an unknown estimator, fewer than one probe, or a velocity that returns another shape.
+        ValueError: an unknown estimator, fewer than one probe, a time for another number of rows, or a velocity that
+            returns another shape or has no gradient.
 
     Source: Grathwohl et al. (2019), section 3.1.
 
@@ -195,6 +213,7 @@ def divergence(
     if _validate.floating("x", x).dim() == 0:
         raise ValueError("x must have shape (batch, *event), got a single number")
     _validate.choice("estimator", estimator, ESTIMATORS)
+    _validate.per_row("t", t, x)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
 
     def checked(at: Tensor) -> Tensor:
@@ -210,7 +229,24 @@ def divergence(
     together = max(1, ROWS // max(1, len(x)))
     terms = torch.cat([torch.func.vmap(along)(part) if len(part) > 1 else along(part[0])[None]
                        for part in z.split(together)])  # fmt: skip
+    if x.device.type == "cpu" and not terms.any():
+        _must_have_gradient(checked, pull, x, u)
     return u, terms.sum(0) if estimator == "exact" else terms.mean(0)
+
+
+def _must_have_gradient(
+    velocity: Callable[[Tensor], Tensor], pull: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, u: Tensor
+) -> None:
+    """Raise where the field changes with x and its Jacobian is zero all the same: a gradient that was cut off."""
+    z = torch.randn(x.shape, generator=Generator().manual_seed(0)).to(x)
+    if pull(z)[0].any():
+        return
+    changed = _validate.flat(velocity(x + 1e-3 * z) != u).any(1)
+    if len(x) and changed.to(x.dtype).mean() > 0.5:
+        raise ValueError(
+            "velocity must be differentiable in x, but it changes with x while its gradient is zero: "
+            "take torch.no_grad, torch.inference_mode or .detach() out of it"
+        )
 
 
 def _probes(

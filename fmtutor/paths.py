@@ -56,7 +56,7 @@ class AffinePath:
     """
 
     def __init__(self, schedule: Schedule | None = None) -> None:
-        self.schedule = Linear() if schedule is None else schedule
+        self.schedule = Linear() if schedule is None else _validate.kind("schedule", schedule, Schedule)
 
     def __repr__(self) -> str:
         return f"AffinePath({self.schedule})"
@@ -65,10 +65,19 @@ class AffinePath:
         """alpha, sigma and their derivatives at t, each `(batch, 1, ..., 1)`.
 
         Raises:
-            ValueError: t has another length than the batch or leaves [0, 1].
+            TypeError: the schedule does not return tensors.
+            ValueError: t has another length than the batch or leaves [0, 1], or the schedule returns another shape.
         """
         column, s = _validate.time(t, x), self.schedule
-        return Coefficients(s.alpha(column), s.sigma(column), s.d_alpha(column), s.d_sigma(column))
+        found = []
+        for name in Coefficients._fields:
+            value = _validate.kind(f"{name}(t) of {s}", getattr(s, name)(column), Tensor)
+            if value.shape != column.shape:
+                raise ValueError(
+                    f"{name}(t) of {s} must have the shape of t, {tuple(column.shape)}, got {tuple(value.shape)}"
+                )
+            found.append(value)
+        return Coefficients(*found)
 
     def sample(
         self, x0: Float[Tensor, "batch *event"], x1: Float[Tensor, "batch *event"], t: Tensor | float
@@ -87,8 +96,7 @@ class AffinePath:
         """
         x0, x1 = _validate.finite("x0", x0), _validate.finite("x1", x1)
         _validate.same_shape("x0", x0, "x1", x1)
-        alpha, sigma, d_alpha, d_sigma = self.coefficients(t, x1)
-        self._must_hold(d_sigma.isfinite(), t, "the velocity is infinite")
+        alpha, sigma, d_alpha, d_sigma = self._moving(self.coefficients(t, x1), t)
         return PathSample(_validate.per_row("t", t, x1).flatten(), alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0)
 
     def conditional_velocity(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
@@ -120,7 +128,7 @@ class AffinePath:
             NotImplementedError: the target does not know its posterior mean.
         """
         c, data, noise = self._posterior(t, x, target)
-        self._must_hold(c.d_sigma.isfinite(), t, "the velocity is infinite")
+        self._moving(c, t)
         return (c.d_alpha * data + c.d_sigma * noise).to(x.dtype)
 
     def marginal_score(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, "batch *event"]:
@@ -132,7 +140,11 @@ class AffinePath:
         """`log p_t(x)` in nats, exactly; arguments and errors as in `marginal_velocity`."""
         wide = _validate.finite("x", x).double()
         c = self._noisy(t, wide)
-        return target.noised_log_prob(wide, c.alpha.flatten(), c.sigma.flatten()).to(x.dtype)
+        return (
+            _validate.kind("target", target, Target)
+            .noised_log_prob(wide, c.alpha.flatten(), c.sigma.flatten())
+            .to(x.dtype)
+        )
 
     def convert(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], prediction: Tensor, source: str, to: str
@@ -173,7 +185,7 @@ class AffinePath:
             return self._data(c, t, x, prediction, source)
         noise = self._noise(c, t, x, prediction, source)
         if to == "velocity":
-            self._must_hold(c.d_sigma.isfinite(), t, "the velocity is infinite")
+            self._moving(c, t)
             return c.d_alpha * self._data(c, t, x, prediction, source) + c.d_sigma * noise
         return noise if to == "noise" else -noise / c.sigma
 
@@ -214,11 +226,16 @@ class AffinePath:
         self._must_hold(c.sigma > 0, t, "sigma is 0: every path has arrived")
         return c
 
+    def _moving(self, c: Coefficients, t: Tensor | float) -> Coefficients:
+        """The coefficients, at times at which they have finite derivatives."""
+        self._must_hold(c.d_alpha.isfinite() & c.d_sigma.isfinite(), t, "the velocity is infinite")
+        return c
+
     def _posterior(self, t: Tensor | float, x: Tensor, target: Target) -> tuple[Coefficients, Tensor, Tensor]:
         """The coefficients, E[x1 | xt = x] and E[x0 | xt = x], in float64."""
         wide = _validate.finite("x", x).double()
         c = self._noisy(t, wide)
-        data = target.posterior_mean(wide, c.alpha.flatten(), c.sigma.flatten())
+        data = _validate.kind("target", target, Target).posterior_mean(wide, c.alpha.flatten(), c.sigma.flatten())
         return c, data, (wide - c.alpha * data) / c.sigma
 
     def _must_hold(self, condition: Tensor, t: Tensor | float, what: str) -> None:

@@ -184,9 +184,8 @@ class Pinwheel(Target):
 
     def __init__(self, arms: int = 5, bend: float = 0.6) -> None:
         super().__init__(2)
-        if arms < 1:
-            raise ValueError(f"arms must be at least 1, got {arms}")
-        self.arms, self.bend = arms, bend
+        _validate.positive("the size of bend", abs(bend), or_zero=True)
+        self.arms, self.bend = _validate.whole("arms", arms), bend
         self._centre, self._scale = torch.tensor([2.0, 0.0]), torch.tensor([0.6, 0.2])
 
     def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n 2"]:

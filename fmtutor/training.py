@@ -254,7 +254,7 @@ def _check_settings(
     _validate.positive("clip", 1.0 if clip is None else clip)
     _validate.choice("schedule", schedule, ("cosine", "constant"))
     for name, part in {"warmup": warmup, "ema": ema}.items():
-        if not 0 <= part < 1:
+        if not 0 <= _validate.number(name, part) < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {part}")
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -132,6 +133,33 @@ def test_pending_when_dots_stand_inside_the_body(square) -> None:
     assert square(halfway).status == "pending"
     assert square(lambda x: torch.tensor(...)).status == "pending"
     assert square(lambda x: (x, ...)).status == "pending"
+
+
+def test_a_forgotten_return_and_a_way_out_are_said(square) -> None:
+    def forgotten(x):
+        x * x
+
+    def told(x):
+        """Only what it is for."""
+
+    assert "is a `return` missing" in square(forgotten).message
+    assert square(told).status == "pending"
+    assert "SystemExit" in square(lambda x: sys.exit()).message
+    assert "single ellipsis" in square(lambda x: x.numpy()[..., ...]).message  # an error of its own, no blank
+
+
+def test_letters_and_numbers_may_be_written_in_other_ways() -> None:
+    for answer in ("a, c and e", "a/c/e", "A & C & E", numpy.array(["a", "c", "e"])):
+        assert check.same_field(answer), answer
+    assert "gave a function" in check.same_field(lambda: "ace").message
+    assert "you gave a function" in check.perfect_fit(print).message
+    for answer in (torch.tensor([40]), torch.tensor(40, dtype=torch.int32), 40.0):
+        assert check.model_calls(answer), answer
+    assert not check.model_calls(torch.tensor(True))
+
+
+def test_an_answer_that_is_nearly_right_is_told_so(square) -> None:
+    assert "Very close: yours is 1.01 times" in square(lambda x: 1.01 * x * x).message
 
 
 def test_errors_are_shown_with_their_line(square) -> None:

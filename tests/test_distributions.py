@@ -226,7 +226,7 @@ def test_responsibilities_are_bayes() -> None:
         (lambda: Checkerboard(size=0.0), ValueError, "size must be above 0 and finite, got 0.0"),
         (lambda: TwoMoons(scale=0.01), ValueError, "scale must be at least 0.05, got 0.01"),
         (lambda: Spirals(scale=math.nan), ValueError, "scale must be at least 0.05, got nan"),
-        (lambda: Pinwheel(arms=0), ValueError, "arms must be at least 1, got 0"),
+        (lambda: Pinwheel(arms=0), ValueError, "arms must be a whole number of at least 1, got 0"),
         (lambda: EightGaussians(scale=-0.1), ValueError, "scale must be at least 0 and finite, got -0.1"),
         (lambda: GaussianMixture(torch.zeros(0, 2), 1.0), ValueError, "means must hold at least one component"),
         (lambda: GaussianMixture(torch.zeros(2, 2), 1.0, torch.ones(3)), ValueError, "weights must be 2 numbers"),

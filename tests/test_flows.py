@@ -42,11 +42,14 @@ def test_likelihood_of_a_gaussian() -> None:
         "sign": lambda t, x: -to_gaussian(t, x),
         "reversed time": lambda t, x: to_gaussian(1 - t, x),
         "too slow": lambda t, x: 0.9 * to_gaussian(t, x),
-        "detached": lambda t, x: to_gaussian(t, x.detach()),
     }
     for label, field in wrong.items():
         off = ContinuousFlow(field, BASE, **TIGHT).log_prob(x) - target.log_prob(x)
         assert off.abs().max() > 1e-2, label
+    for cut in (lambda t, x: to_gaussian(t, x.detach()), torch.no_grad()(to_gaussian)):
+        for method in ("midpoint", "dopri5"):
+            with pytest.raises(ValueError, match=r"velocity must be differentiable in x.*take torch\.no_grad"):
+                ContinuousFlow(cut, BASE, method=method).log_prob(x)
 
 
 @pytest.mark.parametrize("name", ["board", "mixture", "normal"])

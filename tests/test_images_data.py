@@ -74,7 +74,7 @@ def test_quantize_leaves_scans_alone_and_moves_anything_else_to_their_greys() ->
     assert torch.equal(moved, x)  # 0.06 is less than half a level
     grey = torch.arange(256) / 127.5 - 1
     torch.testing.assert_close(quantize(grey, levels=256), grey)
-    with pytest.raises(ValueError, match="levels must be at least 2"):
+    with pytest.raises(ValueError, match="levels must be a whole number of at least 2, got 1"):
         quantize(x, levels=1)
     with pytest.raises(ValueError, match="1 NaN"):
         quantize(torch.tensor([float("nan")]))

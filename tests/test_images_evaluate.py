@@ -201,8 +201,10 @@ X = torch.zeros(20, 1, 4, 4)
         (lambda: nearest_distance(X, X[:0]), "at least 1 events"),
         (lambda: confidence(torch.nn.Flatten(), X[0]), r"shape \(n, channels, height, width\)"),
         (lambda: class_histogram(torch.nn.Flatten(), X / 0), "NaN"),
-        (lambda: train_classifier(X, torch.zeros(19)), "one for each of 20 images"),
-        (lambda: train_classifier(X, torch.zeros(20)), "two classes at least"),
+        (lambda: train_classifier(X, torch.arange(19)), "one for each of 20 images"),
+        (lambda: train_classifier(X, torch.zeros(20, dtype=torch.long)), "from 0 to 1 at least"),
+        (lambda: train_classifier(X, torch.arange(20) - 1), "from 0 to 1 at least"),
+        (lambda: train_classifier(X, torch.arange(20), batch=0), "batch must be a whole number"),
     ],
 )
 def test_bad_samples_are_refused(call, message: str) -> None:

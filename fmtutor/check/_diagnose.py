@@ -74,6 +74,8 @@ def choose(answer: Any, right: str, mistakes: Mapping[str, str]) -> str | None:
         >>> choose("maybe", "3.75", {"zero": "..."})
         "Pick one of '3.75', 'zero'; you wrote 'maybe'."
     """
+    if callable(answer):
+        return f"A few words are wanted here, you gave {_kind(answer)}."
     pick = str(answer).strip().lower()
     if pick == right.lower():
         return None
@@ -85,7 +87,7 @@ def choose(answer: Any, right: str, mistakes: Mapping[str, str]) -> str | None:
 def _values(function: Any, points: Points) -> list[Tensor]:
     """What `function` returns at each point, in float64; arguments are copies, so that an answer may overwrite them."""
     if not points:
-        return [_number(function)]
+        return [_alone(_number(function))]
     if not callable(function):
         raise Unusable(f"A function is wanted here, you gave {_kind(function)}.")
     return [_number(function(*(a.clone() if isinstance(a, Tensor) else a for a in args))) for args in points]
@@ -101,11 +103,16 @@ def _number(value: Any) -> Tensor:
             value = torch.as_tensor(value, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
             raise Unusable(f"A number or a tensor is wanted here, your answer is {_kind(value)}.") from None
-    if value.dim() == 0 and value.dtype == torch.int64:  # a count
+    if value.numel() == 1 and not value.is_floating_point() and value.dtype != torch.bool:  # a count
         value = value.double()
     if not value.is_floating_point():
         raise Unusable(f"Your answer holds {value.dtype}; floating-point numbers are wanted.")
     return value.detach().cpu().double()
+
+
+def _alone(value: Tensor) -> Tensor:
+    """A single number as such, in however many brackets it came."""
+    return value.reshape(()) if value.numel() == 1 else value
 
 
 def _agree(given: list[Tensor], other: list[Tensor], wanted: list[Tensor], tolerance: float) -> bool:
@@ -141,6 +148,11 @@ def _pattern(given: list[Tensor], wanted: list[Tensor], tolerance: float) -> str
     if factor and _agree([g], [factor * w], wanted, tolerance):
         if abs(factor + 1) < 10 * tolerance:
             return "The size is right everywhere and the sign is wrong everywhere."
+        if abs(factor - 1) < 0.03:
+            return (
+                f"Very close: yours is {factor:.5g} times the right answer everywhere. Is something in it rounded, or "
+                "an average of random numbers where the exact one can be had?"
+            )
         return f"Right up to a factor: yours is {factor:.4g} times the right answer everywhere."
     offset = (g - w).mean()
     if _agree([g], [w + offset], wanted, tolerance):

@@ -6,6 +6,7 @@ an answer or `None`; `diagnose` and `choose` recognise the typical mistakes.
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import sysconfig
@@ -22,6 +23,9 @@ from fmtutor.check._card import Entry, Result
 EXERCISES: list[Entry] = []
 
 _NOT_THE_READERS = (str(Path(__file__).parents[1]), *{sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")})
+
+
+_IDLE = {step.opname for step in dis.get_instructions(lambda: None)}
 
 
 class _NotAttempted(Exception):
@@ -57,8 +61,8 @@ def exercise(
                     mistake = find_mistake(_guarded(answer))
             except _NotAttempted:
                 return Result(False, "not attempted yet", name, pending=True)
-            except Exception as error:  # the reader sees a card, whatever their code does
-                if "ellipsis" in str(error).lower() or isinstance(error, NotImplementedError):
+            except (Exception, SystemExit) as error:  # the reader sees a card, whatever their code does
+                if _met_a_blank(error):
                     return Result(False, "not attempted yet", name, pending=True)
                 return Result(False, str(error) if isinstance(error, _Raised) else _describe(error), name)
             return Result(mistake is None, right if mistake is None else mistake, name)
@@ -68,6 +72,13 @@ def exercise(
         return check
 
     return decorate
+
+
+def _met_a_blank(error: BaseException) -> bool:
+    """Whether code stopped at something unwritten: `raise NotImplementedError`, or a sum with `...` in it."""
+    root = error.__cause__ or error
+    dots = "ellipsis" in str(root).lower() and not isinstance(root, IndexError)  # numpy allows one in an index
+    return dots or isinstance(root, NotImplementedError)
 
 
 def _blank(value: Any) -> bool:
@@ -81,10 +92,11 @@ def _guarded(answer: Any) -> Any:
     if not callable(answer) or isinstance(answer, type | nn.Module):
         return answer
 
+    @functools.wraps(answer, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             out = answer(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _Raised(f"{_describe(error)}{_shapes(answer, args)}") from error
         if out is None and _does_something(answer):
             raise _Raised("Your function returned None: is a `return` missing at its end?")
@@ -96,12 +108,12 @@ def _guarded(answer: Any) -> Any:
 
 
 def _does_something(function: Callable[..., Any]) -> bool:
-    """Whether a function has more in it than a docstring and `...`."""
+    """Whether a function has more in it than a docstring, `...` or `pass`."""
     code = getattr(function, "__code__", None)
-    return code is not None and bool(code.co_names or code.co_freevars or code.co_nlocals > len(_names(function)))
+    return code is not None and {step.opname for step in dis.get_instructions(code)} > _IDLE
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """An error in a sentence, with the reader's own line."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_READERS)]
     where = ""

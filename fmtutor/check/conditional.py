@@ -6,7 +6,8 @@ Add an exercise by writing a function that returns what is wrong with an answer,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -118,16 +119,16 @@ _CHANGES = {
 @exercise(chapter=4, right="Right: `a`, `c`, `e` change how much a place and a time count, never the mean there.")
 def same_field(answer: Any) -> str | None:
     """Say which of six changes to the loss, `a` to `f`, leave its best field as it is."""
-    letters = {letter for part in answer for letter in str(part).lower()} - set(" ,;") if _iterable(answer) else {"?"}
+    parts = [answer] if isinstance(answer, str) else answer if isinstance(answer, Iterable) else []
+    letters = set(re.sub(r"\band\b|[\s,;/&+]", "", " ".join(map(str, parts)).lower()))
+    if not letters:
+        came = "gave a function" if callable(answer) else f"wrote {answer!r}"
+        return f"Answer with letters from a to f, such as 'bd'; you {came}."
     if unknown := letters - set(_CHANGES):
         return f"Answer with letters from a to f, such as 'bd'; you wrote {answer!r}, where {min(unknown)!r} is none."
     wrong = [message for letter, (stays, message) in _CHANGES.items() if (letter in letters) != stays]
     more = f" ({len(wrong)} of the six letters are wrong.)" if len(wrong) > 1 else ""
     return f"{wrong[0]}{more}" if wrong else None
-
-
-def _iterable(answer: Any) -> bool:
-    return isinstance(answer, str | list | tuple | set | frozenset)
 
 
 @exercise(chapter=4, right="Right at all 50 times: what is still open about `x1`, over the square of the time left.")

@@ -96,8 +96,7 @@ def quantize(images: Float[Tensor, "*shape"], levels: int = 17) -> Float[Tensor,
         >>> quantize(torch.tensor([-1.2, 0.01, 0.99]), levels=3).tolist()
         [-1.0, 0.0, 1.0]
     """
-    if levels < 2:
-        raise ValueError(f"levels must be at least 2, got {levels}")
+    _validate.whole("levels", levels, least=2)
     half = (levels - 1) / 2
     # The same division as where the images were read: a forest would find a difference in the last bit.
     return ((_validate.finite("images", images).clamp(-1, 1) + 1) * half).round() / half - 1

@@ -58,7 +58,8 @@ def train_classifier(
     as it was.
 
     Raises:
-        ValueError: for images and labels of different number, or fewer than two classes.
+        TypeError: for labels that are not whole numbers.
+        ValueError: for images and labels of different number, a negative label, or fewer than two classes.
 
     Example:
         >>> from fmtutor.images import digits
@@ -68,10 +69,13 @@ def train_classifier(
         True
     """
     _images("images", images)
-    if labels.shape != images.shape[:1] or labels.unique().numel() < 2:
-        raise ValueError(
-            f"labels must be one for each of {len(images)} images, of two classes at least, got {tuple(labels.shape)}"
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32, torch.uint8):
+        raise TypeError(
+            f"labels must be a tensor of whole numbers, got {getattr(labels, 'dtype', type(labels).__name__)}"
         )
+    if labels.shape != images.shape[:1] or labels.unique().numel() < 2 or labels.min() < 0:
+        raise ValueError(f"labels must be one for each of {len(images)} images, from 0 to 1 at least, got {labels}")
+    labels, batch = labels.long(), _validate.whole("batch", batch)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         model = Classifier(images.shape[1], int(labels.max()) + 1).to(images)
@@ -129,7 +133,7 @@ def classifier_two_sample(
     from sklearn.ensemble import RandomForestClassifier
 
     _validate.whole("folds", folds, least=2)
-    _pair(generated, real, least=2 * folds)
+    _pair(generated, real, least=2 * folds, names=("generated", "real"))
     n = min(len(generated), len(real))
     picks = [x[torch.randperm(len(x), generator=generator)[:n].to(x.device)].flatten(1) for x in (generated, real)]
     x = torch.cat([pick.double().cpu() for pick in picks])
@@ -164,7 +168,7 @@ def frechet_distance(a: Float[Tensor, "n features"], b: Float[Tensor, "m feature
         >>> round(frechet_distance(x, 3 * x + 1), 6)  # means 1 and 4, standard deviations 1.414 and 4.243
         17.0
     """
-    _pair(a, b, least=2)
+    _pair(a, b, least=2, names=("a", "b"))
     if a.dim() != 2:
         raise ValueError(f"a and b must have shape (n, features), got {tuple(a.shape)}")
     means, roots = [], []
@@ -218,7 +222,7 @@ def feature_distance(
         >>> 50 < d.distance < 100 and d.reference < 1
         True
     """
-    _pair(generated, real, least=4)
+    _pair(generated, real, least=4, names=("generated", "real"))
     half = len(real) // 2
     _validate.whole("repeats", repeats, least=2)
     if len(generated) < half:
@@ -289,7 +293,7 @@ def _images(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def _pair(a: Tensor, b: Tensor, *, least: int, names: tuple[str, str] = ("the first sample", "the second")) -> None:
+def _pair(a: Tensor, b: Tensor, *, least: int, names: tuple[str, str]) -> None:
     """Raise unless two samples are finite, hold `least` events each, and events of one shape."""
     for name, x in zip(names, (a, b), strict=True):
         if _validate.finite(name, x).dim() < 2 or len(x) < least:

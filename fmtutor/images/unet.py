@@ -77,6 +77,7 @@ class UNet(nn.Module):
         self, channels: int = 1, width: int = 32, multipliers: Sequence[int] = (1, 2, 2), classes: int | None = None
     ) -> None:
         super().__init__()
+        _validate.whole("channels", channels), _validate.whole("classes", 1 if classes is None else classes)
         if width < 8 or width % 8 or not multipliers:
             raise ValueError(f"width must be a multiple of 8 and multipliers not empty, got {width} and {multipliers}")
         self.channels, self.classes, self.factor = channels, classes or 0, 2 ** (len(multipliers) - 1)
@@ -117,7 +118,7 @@ class UNet(nn.Module):
         return self.last(h)
 
     def _check(self, x: Tensor, label: Tensor | None) -> None:
-        _validate.floating("x", x)
+        _validate.same_dtype("x", x, self)
         if x.dim() != 4 or x.shape[1] != self.channels or x.shape[2] % self.factor or x.shape[3] % self.factor:
             raise ValueError(
                 f"x must have shape (batch, {self.channels}, height, width) with sides divisible by {self.factor}, "
@@ -125,6 +126,9 @@ class UNet(nn.Module):
             )
         if label is None:
             return
+        if not isinstance(label, Tensor) or label.dtype not in (torch.int64, torch.int32):
+            came = label.dtype if isinstance(label, Tensor) else type(label).__name__
+            raise TypeError(f"label must be a tensor of torch.int64 or torch.int32, got {came}")
         if self.label is None or label.shape != x.shape[:1]:
             wanted = "None: this network was built with classes=None" if self.label is None else f"of shape ({len(x)},)"
             raise ValueError(f"label must be {wanted}, got shape {tuple(label.shape)}")
