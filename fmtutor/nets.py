@@ -73,11 +73,8 @@ class VelocityMLP(nn.Module):
     def __init__(self, dim: int, *, width: int = 64, depth: int = 3, frequencies: int = 96) -> None:
         super().__init__()
         self.dim = _validate.whole("dim", dim)
-        (
-            _validate.whole("width", width),
-            _validate.whole("depth", depth, 0),
-            _validate.whole("frequencies", frequencies, 0),
-        )
+        _validate.whole("width", width)
+        _validate.whole("depth", depth, least=0), _validate.whole("frequencies", frequencies, least=0)
         self.position = FourierFeatures(dim, frequencies)
         widths = [dim + 2 * frequencies + 9] + [width] * depth
         layers: list[nn.Module] = []

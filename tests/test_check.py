@@ -123,6 +123,11 @@ def test_training_digits_by_few_hands_are_a_forgery_and_one_class_is_not() -> No
     assert all(check.forgery(images[start : start + 200]) for start in (0, 400, 1152))  # in the order of the writers
     few = images[labels < 3]
     assert "Seen through" in check.forgery(few[:300]).message
+    assert "there is no 5 among" in check.forgery(images[labels < 5][:300]).message
+    mirrored = torch.cat([images[:700], images[700:].flip(-1)])  # half of these were never scanned
+    assert not check.forgery(mirrored)
+    assert "same few images" in check.forgery(images[:150].repeat(2, 1, 1, 1)).message
+    assert "NaN" in check.forgery(images / 0).message
 
 
 def test_pending_when_dots_stand_inside_the_body(square) -> None:

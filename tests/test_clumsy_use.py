@@ -61,18 +61,18 @@ def trained(**settings: Any) -> None:
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # a schedule that does not return one number for each time
     (lambda: path(sigma=lambda t: (1 - t).mean()).sample(X, X, 0.5), ValueError, r"sigma\(t\) of Made.* shape of t"),
-    (lambda: path(sigma=lambda t: (1 - t)[:, None]).sample(X, X, 0.5), ValueError, r"must have the shape of t, \(3, 1\)"),
+    (lambda: path(sigma=lambda t: (1 - t)[:, None]).sample(X, X, 0.5), ValueError, r"the shape of t, \(3, 1\)"),
     (lambda: path(alpha=lambda t: torch.ones(2)).sample(X, X, 0.5), ValueError, r"alpha\(t\) of Made"),
-    (lambda: path(alpha=lambda t: 1.0).sample(X, X, 0.5), TypeError, r"alpha\(t\) of Made.* must be a Tensor, got float"),
+    (lambda: path(alpha=lambda t: 1.0).sample(X, X, 0.5), TypeError, r"alpha\(t\) of Made.* be a Tensor, got float"),
     (lambda: path(alpha=torch.sqrt).sample(X, X, 0.0), ValueError, "at t = 0, the velocity is infinite"),
     (lambda: path(alpha=torch.sqrt).marginal_velocity(0.0, X, BASE), ValueError, "at t = 0, the velocity is infinite"),
     (lambda: AffinePath(Linear), TypeError, "schedule must be a Schedule, got the class Linear: call it"),
     (lambda: AffinePath("linear"), TypeError, "schedule must be a Schedule, got str"),
     # another thing than the one that is wanted
-    (lambda: conditional_flow_matching_loss(still, Linear(), X, X), TypeError, "path must be a AffinePath, got Linear"),
-    (lambda: flow_matching_loss(still, BASE, BASE, X, 0.5), TypeError, "path must be a AffinePath"),
+    (lambda: conditional_flow_matching_loss(still, Linear(), X, X), TypeError, "be an AffinePath, got Linear"),
+    (lambda: flow_matching_loss(still, BASE, BASE, X, 0.5), TypeError, "path must be an AffinePath"),
     (lambda: flow_matching_loss(still, PATH, X, X, 0.5), TypeError, "target must be a Target, got Tensor"),
-    (lambda: metrics.velocity_error(still, BASE, BASE, PATH), TypeError, "path must be a AffinePath"),
+    (lambda: metrics.velocity_error(still, BASE, BASE, PATH), TypeError, "path must be an AffinePath"),
     (lambda: metrics.kl(X, BASE), TypeError, "target must be a Distribution, got Tensor"),
     (lambda: PATH.sample(X, X, "half"), TypeError, "t must be a number or a tensor of numbers, got 'half'"),
     (lambda: PATH.sample(X, X, None), TypeError, "t must be a number or a tensor of numbers, got None"),
@@ -96,8 +96,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # nothing to take a mean of
     (lambda: conditional_flow_matching_loss(still, PATH, X[:0], X[:0]), ValueError, "a mean needs points"),
     (lambda: flow_matching_loss(still, PATH, Checkerboard(), X[:0], 0.5), ValueError, "a mean needs points"),
-    (lambda: metrics.straightness(torch.zeros(5, 0, 2), torch.linspace(0, 1, 5)), ValueError, "states must hold something"),
-    (lambda: metrics.velocity_error(still, PATH, BASE, BASE, times=torch.tensor(0.5)), ValueError, "times must be a row"),
+    (lambda: metrics.straightness(torch.zeros(5, 0, 2), torch.linspace(0, 1, 5)), ValueError, "states must hold"),
+    (lambda: metrics.velocity_error(still, PATH, BASE, BASE, times=torch.tensor(0.5)), ValueError, "times must be"),
     (lambda: metrics.mmd(X, X), ValueError, "x and y must hold different points"),
     (lambda: metrics.sliced_wasserstein(X, X, p=math.inf), ValueError, "p must be above 0 and finite"),
     # a field that leaves the numbers
@@ -113,7 +113,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: VelocityMLP(0), ValueError, "dim must be a whole number"),
     (lambda: VelocityMLP(2, width=0), ValueError, "width must be a whole number"),
     (lambda: VelocityMLP(2, depth=-1), ValueError, "depth must be a whole number"),
-    (lambda: VelocityMLP(2)(0.5, X.double()), TypeError, "x must be torch.float32, as the parameters of VelocityMLP are"),
+    (lambda: VelocityMLP(2)(0.5, X.double()), TypeError, "torch.float32, as the parameters of VelocityMLP are"),
     (lambda: UNet(1, 8)(0.5, GREY.double()), TypeError, "x must be torch.float32, as the parameters of UNet are"),
     (lambda: UNet(0), ValueError, "channels must be a whole number"),
     (lambda: UNet(classes=-1), ValueError, "classes must be a whole number"),

@@ -78,6 +78,8 @@ def cfm_loss(answer: Any) -> str | None:
         "A square is missing: with plain norms the best field is a geometric median of the targets, not their mean.": (
             loss(reduce=lambda error: error.norm(dim=1).mean())
         ),
+        "This is the root of the mean square. Its gradient is another one, scaled by what the loss happens to be: "
+        "leave the root out.": loss(reduce=lambda error: error.square().mean().sqrt()),
         "This is the sum over pairs and coordinates; the mean is asked for, so that it does not grow with the batch.": (
             loss(reduce=lambda error: error.square().sum())
         ),

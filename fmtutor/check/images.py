@@ -83,18 +83,27 @@ def forgery(answer: Any) -> str | None:
     if not isinstance(answer, Tensor) or answer.dim() != 4 or answer.shape[1:] != (1, 8, 8) or len(answer) < 200:
         came = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
         return f"The judge wants a tensor of shape (n, 1, 8, 8) with n of at least 200; you handed in {came}."
-    images, (train, _), (held, _) = answer.detach().cpu().float(), digits("train"), digits("test")
+    images, (train, kinds), (held, _) = answer.detach().cpu().float(), digits("train"), digits("test")
+    if not images.isfinite().all():
+        return "Some of your pixels are NaN or infinite: the judge cannot look at them."
     if not torch.allclose(images, quantize(images), atol=1e-6):
         return "A scanner stores 17 greys, yours has others: a forest sees the last decimals. Look for `quantize`."
     if (nearest_distance(images, held) == 0).float().mean() > 0.1:
         return "Those are the held-out digits, the very ones you are compared with: no generator has seen them."
-    if len(images.unique(dim=0)) < len(images) / 2:
+    if len(images.unique(dim=0)) < 0.7 * len(images):
         return "The judge sees the same few images again and again: a forger needs a whole collection."
-    drawn = bool((nearest_distance(images, train) > 0).float().mean() > 0.5)
+    drawn = float((nearest_distance(images, train) > 0).float().mean())
     if (distance := metrics.energy_distance(images, held)) > (0.03 if drawn else 0.2):  # few hands wrote a few in a row
         return f"Seen through: the energy distance to real digits is {distance:.3f}, and between two real sets about 0."
     if drawn:
-        return "These pass, but most are in no collection: that is drawing, or retouching. Forging needs less work."
+        return (
+            f"These pass, but {drawn:.0%} are in no collection: that is drawing, or retouching. Forging is less work."
+        )
+    copied = kinds[torch.cdist(images.flatten(1), train.flatten(1)).argmin(1)].bincount(minlength=10)
+    if missing := [digit for digit in range(10) if not copied[digit]]:
+        return (
+            f"The judge counts the classes, and there is no {missing[0]} among your digits: a forger leaves none out."
+        )
     return None
 
 

@@ -64,6 +64,7 @@ CASES = {
             ),
             (_loss(_between, _way, lambda error: error.abs().mean()), "absolute values"),
             (_loss(_between, _way, lambda error: error.square().sum(1).sqrt().mean()), "geometric median"),
+            (_loss(_between, _way, lambda error: error.square().mean().sqrt()), "root of the mean square"),
             (_loss(_between, _way, lambda error: error.square().sum()), "grow with the batch"),
             (_loss(_between, _way, lambda error: error.square().sum(1).mean()), "sums over the coordinates"),
             (_loss(_between, _way, lambda error: error.square().mean(1)), "shape (5,)"),

@@ -16,6 +16,7 @@ CASES = {
             (lambda t, x, x1: (x - x1) / (1 - t), "points away"),
             (lambda t, x, x1: x1 - x, "63 %"),
             (lambda t, x, x1: (x1 - x) / t, "other way"),
+            (lambda t, x, x1: (x - x1) / t, "way behind"),
             (lambda t, x, x1: (x1 - x) * (1 - t), "instead of multiplying"),
             (lambda t, x, x1: x1 - x / (1 - t), "brackets"),
             (lambda t, x, x1: (x1 - t * x) / (1 - t), "current point"),
@@ -33,6 +34,7 @@ CASES = {
             (_toward(lambda t, x: torch.tanh(2 * t * x / (1 - t) ** 2)), "twice too steep"),
             (_toward(lambda t, x: x.sign()), "stay soft"),
             (lambda t, x: torch.tanh(t * x / (1 - t) ** 2), "seen from x"),
+            (lambda t, x: torch.tanh(t * x / (1 - t) ** 2) - x, "has to be covered"),
         ],
     ),
     "perfect_fit": (
