@@ -142,7 +142,7 @@ class Run:
 
 
 def _generators(generators: Sequence[Generator]) -> list[Generator]:
-    if isinstance(generators, Generator) or not all(isinstance(g, Generator) for g in generators):
+    if not isinstance(generators, Sequence) or not all(isinstance(g, Generator) for g in generators):
         raise TypeError(f"generators must be a sequence of torch.Generator, got {generators!r}")
     return list(generators)
 

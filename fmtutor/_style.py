@@ -20,6 +20,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fmtutor import _validate
+
 INK = "#767676"  # contrast of at least 4 to 1 on white and on #121212
 COLORS = {
     "noise": "#56B4E9",
@@ -169,6 +171,7 @@ def plane(ax: Axes | None, limits: float | Sequence[float]) -> tuple[Axes, tuple
 
 def grid(window: tuple[float, float, float, float], resolution: int, like: Tensor | None) -> Float[Tensor, "n 2"]:
     """Centres of `resolution` x `resolution` pixels, row by row from the bottom."""
+    _validate.whole("resolution", resolution)
     like = torch.zeros(()) if like is None else like
     left, right, bottom, top = window
     middle = (torch.arange(resolution, dtype=like.dtype, device=like.device) + 0.5) / resolution

@@ -34,6 +34,13 @@ def kind(name: str, value: Any, wanted: type[Kind]) -> Kind:
     return value
 
 
+def function(name: str, value: Any) -> Any:
+    """`value`, if it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+    return value
+
+
 def finite(name: str, x: Tensor) -> Tensor:
     """`x`, if it is floating-point and, on the CPU, free of NaN and infinity."""
     floating(name, x)

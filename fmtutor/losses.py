@@ -104,5 +104,6 @@ def flow_matching_loss(
 def _squared_error(velocity: Velocity, t: Tensor, xt: Tensor, ut: Tensor, reduction: str) -> Tensor:
     if reduction == "mean" and not xt.numel():
         raise ValueError(f"a mean needs points to be taken over, got none: xt has shape {tuple(xt.shape)}")
-    error = (_validate.output_like("velocity", velocity(t, xt), xt) - ut).square()
+    out = _validate.function("velocity", velocity)(t, xt)
+    error = (_validate.output_like("velocity", out, xt) - ut).square()
     return error.mean() if reduction == "mean" else _validate.flat(error).mean(1)

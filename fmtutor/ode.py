@@ -89,7 +89,7 @@ def solve(
         >>> solution.x, solution.nfe  # exp(-1) = 0.3679
         (tensor([[0.3679]]), 40)
     """
-    _validate.finite("x", x)
+    _validate.finite("x", x), _validate.function("velocity", velocity)
     _validate.choice("method", method, FIXED + ADAPTIVE)
     method = method if x.numel() else "euler"  # nothing to adapt to
     times = _times(times, t0, t1, x)
@@ -143,6 +143,8 @@ def _options(
 def _reach(velocity: Callable[[Tensor, Tensor], Tensor], adjoint: bool | Iterable[Tensor]) -> tuple[Tensor, ...]:
     """The tensors, beside x, that an adjoint's gradient reaches."""
     if not isinstance(adjoint, bool):
+        if not isinstance(adjoint, Iterable):
+            raise TypeError(f"adjoint must be True, False or the tensors to reach, got {adjoint!r}")
         return tuple(adjoint)
     if not isinstance(velocity, nn.Module):
         raise TypeError(
@@ -155,7 +157,10 @@ def _reach(velocity: Callable[[Tensor, Tensor], Tensor], adjoint: bool | Iterabl
 def _times(times: Tensor | Iterable[float] | None, t0: float, t1: float, x: Tensor) -> Float[Tensor, " times"]:
     if times is None:
         times = (t0, t1)
-    times = times if isinstance(times, Tensor) else [float(t) for t in times]
+    try:
+        times = times if isinstance(times, Tensor) else [float(t) for t in times]
+    except (TypeError, ValueError):
+        raise TypeError(f"times must be a row of numbers, got {times!r}") from None
     times = torch.as_tensor(times, dtype=x.dtype, device=x.device)
     if times.dim() != 1 or len(times) < 2 or not times.isfinite().all():
         raise ValueError(f"times must be a row of at least two finite numbers, got {times.tolist()}")

@@ -211,6 +211,7 @@ def trajectories(
     if states is None or times is None or times.shape != states.shape[:1]:
         raise ValueError("states needs one time for each row: give solve(..., times=...), or both as tensors")
     t, x = _validate.finite("times", times).detach().cpu(), _validate.finite("states", states).detach().cpu()
+    _validate.whole("n", n)
     x = x[:, :n].flatten(2) if x.dim() > 2 else x[:, :n, None]
     if x.shape[2] not in (1, 2):
         raise ValueError(f"states must hold events of one or two coordinates, got shape {tuple(states.shape)}")
@@ -220,7 +221,7 @@ def trajectories(
         ax = ax or panels(1, square=False)[1][0]
         ax.set(xlabel="$t$", ylabel="$x$")
     else:
-        ax, _ = plane(ax, limits or 1.1 * float(x.abs().max()))
+        ax, _ = plane(ax, limits or 1.1 * float(x.abs().max()) or 1.0)
     ax.add_collection(
         LineCollection(list(lines.transpose(0, 1).numpy()), colors=named_color(color), linewidths=0.9, alpha=0.7)
     )

@@ -146,7 +146,7 @@ def fit(
     )
     parameters = _parameters(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
-    run = Run(model, optimizer(parameters, lr=lr), settings, generators, checkpoint)
+    run = Run(model, _validate.function("optimizer", optimizer)(parameters, lr=lr), settings, generators, checkpoint)
     model.train()
     with few_threads(parameters, threads), _bar(progress, run.step, steps) as bar:
         for step in range(run.step, steps):

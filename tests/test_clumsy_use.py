@@ -25,9 +25,11 @@ from fmtutor import (
     VelocityMLP,
     conditional_flow_matching_loss,
     divergence,
+    explore,
     fit,
     flow_matching_loss,
     metrics,
+    plots,
     solve,
 )
 from fmtutor.distributions import Pinwheel
@@ -80,6 +82,15 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: trained(lr="fast"), TypeError, "lr must be a number, got 'fast'"),
     (lambda: trained(ema="yes"), TypeError, "ema must be a number, got 'yes'"),
     (lambda: trained(checkpoint=""), ValueError, "checkpoint must name a folder"),
+    (lambda: trained(optimizer="adam"), TypeError, "optimizer must be a function, got str"),
+    (lambda: trained(generators=None), TypeError, "generators must be a sequence of torch.Generator, got None"),
+    (lambda: solve(None, X), TypeError, "velocity must be a function, got NoneType"),
+    (lambda: solve(still, X, times=5), TypeError, "times must be a row of numbers, got 5"),
+    (lambda: solve(still, X, adjoint=1), TypeError, "adjoint must be True, False or the tensors to reach, got 1"),
+    (lambda: conditional_flow_matching_loss(None, PATH, X, X), TypeError, "velocity must be a function, got NoneType"),
+    (lambda: plots.density(BASE, resolution=0), ValueError, "resolution must be a whole number"),
+    (lambda: plots.trajectories(torch.zeros(3, 4, 2), torch.arange(3.0), n=0), ValueError, "n must be a whole number"),
+    (lambda: explore.particles(torch.zeros(3, 4, 2), torch.linspace(0, 1, 3)), ValueError, "different places"),
     # how many draws, and from which generator
     (lambda: BASE.sample(10), TypeError, r"sample_shape must be a tuple of whole numbers, got 10: write \(10,\)"),
     (lambda: ContinuousFlow(still, BASE).sample(10), TypeError, r"write \(10,\)"),

@@ -30,8 +30,8 @@ def conditional_velocity(answer: Any) -> str | None:
         "Time runs the other way here: t = 0 is noise and t = 1 is data, so the time left is `1 - t`, not `t`.": (
             lambda t, x, x1: (x1 - x) / t
         ),
-        "That is the way behind over the time gone, if `x1` were where the path began. It *ends* there: what is left of "
-        "the way is `x1 - x`, what is left of the time `1 - t`.": lambda t, x, x1: (x - x1) / t,
+        "That is the way behind over the time gone, if `x1` were where the path began. It *ends* there: what is "
+        "left of the way is `x1 - x`, what is left of the time `1 - t`.": lambda t, x, x1: (x - x1) / t,
         "The less time is left, the faster it must go: divide by `1 - t` instead of multiplying.": (
             lambda t, x, x1: (x1 - x) * (1 - t)
         ),

@@ -161,6 +161,8 @@ def particles(
     _validate.finite("times", times)
     if states.dim() != 3 or states.shape[2] != 2 or len(states) < 2 or not states.shape[1]:
         raise ValueError(f"states must have shape (frames, n, 2) with two frames or more, got {tuple(states.shape)}")
+    if not states.any():
+        raise ValueError("states must hold points in different places, got zeros alone")
     if times.shape != states.shape[:1]:
         raise ValueError(f"times must have shape ({len(states)},), one for each frame, got {tuple(times.shape)}")
     if not (times.diff() > 0).all() or times[0] < 0 or times[-1] > 1:
