@@ -175,6 +175,30 @@ def test_every_chapter_leaves_its_number_to_its_file_name() -> None:
         assert not re.match(r"(chapter )?\d", page.title, re.IGNORECASE), f"{page.name}.md is numbered twice"
 
 
+def too_wide(page: str) -> list[str]:
+    """Lines of code on a page that would have to be scrolled to be read at its full width."""
+    cells = re.findall(r"^```(?:\{code-cell\}|python).*?\n(?:---\n.*?^---\n)?(.*?)^```", page, re.M | re.S)
+    lines = [line for cell in cells for line in cell.splitlines() if len(line) > 98]
+    return [line for line in lines if not line.endswith("# KL(target, flow) in nats")]  # the program, as it stands
+
+
+def broken_numbers(page: str) -> list[str]:
+    """Numbers in the text that the end of a line may tear at their gap, which wants a thin space that holds."""
+    text = re.sub(r"^```(?:\{code-cell\}|python).*?^```|`[^`\n]*`", "", page, flags=re.M | re.S)
+    return re.findall(r"(?<![\d.])\d{1,3} \d{3}\b", text)
+
+
+def test_code_fits_the_page_and_numbers_hold_together() -> None:
+    assert too_wide("```{code-cell} ipython3\n---\nalt: " + 99 * "a" + "\n---\nx = 1\n```\n") == []
+    assert too_wide("```{code-cell} ipython3\nx = 1  # " + 99 * "a" + "\n```\n") != []
+    assert broken_numbers("of 1 352 digits") == ["1 352"]
+    assert broken_numbers("of 1\u202f352 digits, `x[1 000]`") == []
+    for name in pages_in_toc(ROOT):
+        page = (ROOT / "book" / f"{name}.md").read_text()
+        assert too_wide(page) == [], name
+        assert broken_numbers(page) == [], name
+
+
 class Reader(HTMLParser):
     """Collects what the tests look at: pictures, ids, classes of check cards."""
 

@@ -159,6 +159,9 @@ def two_point_floor(answer: Any) -> str | None:
         "This leaves the data out of `xt`: it is `t * x1 + (1 - t) * z`, and `x1 = 1` may stand for both points.": (
             lambda t: (1 - mean(torch.tanh(t / (1 - t) * z) ** 2)) / (1 - t) ** 2
         ),
+        "`xt` is not `z` alone: it is `t * x1 + (1 - t) * z`, and `x1 = 1` may stand for both points.": (
+            lambda t: (1 - mean(torch.tanh(t * z / (1 - t) ** 2) ** 2)) / (1 - t) ** 2
+        ),
         "The mean of the square is wanted, not the square of the mean: square the tanh first, then average over z.": (
             lambda t: (1 - mean(seen(t)) ** 2) / (1 - t) ** 2
         ),

@@ -131,6 +131,9 @@ def frechet_on_a_line(answer: Any) -> str | None:
         "The last term is taken away, not added: it is the difference of the standard deviations that counts.": (
             of(lambda m, a, b: m**2 + (a + b) ** 2)
         ),
+        "You took the roots of numbers that are standard deviations already.": (
+            of(lambda m, a, b: m**2 + (a.sqrt() - b.sqrt()) ** 2)
+        ),
         "The squares are missing.": of(lambda m, a, b: m.abs() + (a - b).abs()),
         "The last term is `2 * std_a * std_b`: a factor 2 is missing.": of(lambda m, a, b: m**2 + a**2 + b**2 - a * b),
     }

@@ -105,6 +105,10 @@ CASES = {
                 lambda t: (1 - torch.tanh(t / (1 - t) * NOISE).square().mean()) / (1 - t) ** 2,
                 "leaves the data out",
             ),
+            (
+                lambda t: (1 - torch.tanh(t * NOISE / (1 - t) ** 2).square().mean()) / (1 - t) ** 2,
+                "not `z` alone",
+            ),
             (lambda t: (1 - _tanh(t).mean() ** 2) / (1 - t) ** 2, "square of the mean"),
             (lambda t: (1 - _tanh(t) ** 2).sqrt().mean() / (1 - t), "standard deviation"),
             (lambda t: 1 / torch.cosh((t / (1 - t)) ** 2) ** 2 / (1 - t) ** 2, "likeliest noise"),

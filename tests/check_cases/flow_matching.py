@@ -32,7 +32,7 @@ CASES = {
             (_toward(lambda t, x: torch.tanh(t * x / (1 - t))), "square"),
             (_toward(lambda t, x: torch.tanh(x / (1 - t) ** 2)), "factor `t`"),
             (_toward(lambda t, x: torch.tanh(2 * t * x / (1 - t) ** 2)), "twice too steep"),
-            (_toward(lambda t, x: x.sign()), "stay soft"),
+            (_toward(lambda t, x: torch.where(x > 0, 1.0, -1.0)), "stay soft"),
             (lambda t, x: torch.tanh(t * x / (1 - t) ** 2), "seen from x"),
             (lambda t, x: torch.tanh(t * x / (1 - t) ** 2) - x, "has to be covered"),
         ],

@@ -67,6 +67,10 @@ CASES = {
                 lambda mean_a, std_a, mean_b, std_b: (mean_a - mean_b) ** 2 + std_a**2 + std_b**2 - std_a * std_b,
                 "factor 2",
             ),
+            (
+                lambda mean_a, std_a, mean_b, std_b: (mean_a - mean_b) ** 2 + (std_a**0.5 - std_b**0.5) ** 2,
+                "took the roots",
+            ),
         ],
     ),
     "model_calls": (
