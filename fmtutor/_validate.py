@@ -34,6 +34,14 @@ def kind(name: str, value: Any, wanted: type[Kind]) -> Kind:
     return value
 
 
+def able(name: str, value: Any, method: str, like: str) -> Any:
+    """`value`, if it has the method that is needed of it, as `like` has."""
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
+        came = f"the class {value.__name__}: call it" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name} must have a method {method}, as {like} has, got {came}")
+    return value
+
+
 def function(name: str, value: Any) -> Any:
     """`value`, if it can be called."""
     if not callable(value):

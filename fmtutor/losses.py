@@ -57,7 +57,7 @@ def conditional_flow_matching_loss(
         tensor(1.)
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
-    _validate.kind("path", path, AffinePath)
+    _validate.able("path", path, "sample", like="AffinePath")
     if t is None:
         n = len(x1) if _validate.floating("x1", x1).dim() else 1
         left = torch.rand(n, generator=_validate.random(generator), dtype=x1.dtype, device=x1.device) ** 1.5
@@ -97,7 +97,7 @@ def flow_matching_loss(
         tensor(0.)
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
-    ut = _validate.kind("path", path, AffinePath).marginal_velocity(t, xt, target)
+    ut = _validate.able("path", path, "marginal_velocity", like="AffinePath").marginal_velocity(t, xt, target)
     return _squared_error(velocity, torch.as_tensor(t, dtype=xt.dtype, device=xt.device), xt, ut, reduction)
 
 

@@ -221,7 +221,7 @@ def velocity_error(
         >>> velocity_error(lambda t, x: path.marginal_velocity(t, x, board), path, board, base)
         0 ± 0
     """
-    _validate.kind("path", path, AffinePath)
+    _validate.able("path", path, "marginal_velocity", like="AffinePath")
     draws = (draw("base", base, _validate.whole("n", n), generator), draw("target", target, n, generator))
     if times is not None:
         if _validate.finite("times", times).dim() != 1 or not len(times):

@@ -108,6 +108,8 @@ def solve(
             reach = {"adjoint_params": _reach(velocity, adjoint), "adjoint_options": back}
             states = torchdiffeq.odeint_adjoint(counted, x, times, options=forth, **reach, **how)
     except AssertionError as error:
+        if "underflow" not in str(error):  # the velocity's own
+            raise
         raise ValueError(
             f"velocity must be finite and smooth, but {method} cannot follow it: {error}. {HINT}"
         ) from error

@@ -140,11 +140,8 @@ class AffinePath:
         """`log p_t(x)` in nats, exactly; arguments and errors as in `marginal_velocity`."""
         wide = _validate.finite("x", x).double()
         c = self._noisy(t, wide)
-        return (
-            _validate.kind("target", target, Target)
-            .noised_log_prob(wide, c.alpha.flatten(), c.sigma.flatten())
-            .to(x.dtype)
-        )
+        _validate.able("target", target, "noised_log_prob", like="Target")
+        return target.noised_log_prob(wide, c.alpha.flatten(), c.sigma.flatten()).to(x.dtype)
 
     def convert(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], prediction: Tensor, source: str, to: str
@@ -235,7 +232,8 @@ class AffinePath:
         """The coefficients, E[x1 | xt = x] and E[x0 | xt = x], in float64."""
         wide = _validate.finite("x", x).double()
         c = self._noisy(t, wide)
-        data = _validate.kind("target", target, Target).posterior_mean(wide, c.alpha.flatten(), c.sigma.flatten())
+        _validate.able("target", target, "posterior_mean", like="Target")
+        data = target.posterior_mean(wide, c.alpha.flatten(), c.sigma.flatten())
         return c, data, (wide - c.alpha * data) / c.sigma
 
     def _must_hold(self, condition: Tensor, t: Tensor | float, what: str) -> None:
