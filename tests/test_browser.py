@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from fmtutor import AffinePath, Empirical, explore
 
 HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -156,6 +159,96 @@ def test_every_figure_to_play_with_responds(desktop: Visit, name: str) -> None:
     for number, figure in enumerate(figures, start=1):
         assert responds(page, figure), f"figure {number} of {name} is dead"
     assert desktop.errors == []
+
+
+def shown(figure: Any, name: str) -> float:
+    """The number that a part of a figure shows, or at which a slider of it stands."""
+    part = figure.query_selector(f'[data-fx="{name}"]')
+    text = part.evaluate("part => part.value ?? part.textContent")
+    return float(text.replace("−", "-"))
+
+
+def point_at(page: Any, figure: Any, right: float, down: float) -> tuple[float, float]:
+    """Move the mouse to a place on the canvas, given as parts of it; its place in pixels of the canvas."""
+    canvas = figure.query_selector("canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = round(right * box["width"]), round(down * box["height"])
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    page.wait_for_timeout(60)
+    return x, y
+
+
+def the_pointer_tells_the_truth(page: Any) -> None:
+    """The marginal velocity's figure goes where the mouse goes, and its table says what is true there."""
+    points = torch.tensor([-2.0, 0.5, 2.0], dtype=torch.float64)
+    limit = explore.marginal_velocity(points).limit
+    figure = page.query_selector(f'{FIGURE}:has([data-fx="mean"])')
+    canvas = figure.query_selector("canvas")
+    for right, down in ((0.3, 0.2), (0.75, 0.3), (0.6, 0.8)):
+        x, y = point_at(page, figure, right, down)
+        width, height = canvas.evaluate("canvas => [canvas.clientWidth, canvas.clientHeight]")
+        t, place = shown(figure, "t"), shown(figure, "x")
+        assert t == pytest.approx((x - 34) / (width - 48), abs=0.01)  # noise on the left, data on the right
+        assert place == pytest.approx(limit - 2 * limit * (y - 10) / (height - 46), abs=0.05)  # what is high is above
+        here = torch.tensor([[place]], dtype=torch.float64)
+        exact = AffinePath().marginal_velocity(t, here, Empirical(points[:, None])).item()
+        assert shown(figure, "mean") == pytest.approx(exact, abs=0.006)
+        weight = torch.softmax(-(((place - t * points) / (1 - t)) ** 2) / 2, 0)
+        velocity = (points - place) / (1 - t)
+        rows = figure.query_selector_all('[data-fx="rows"] tr')
+        for row, *wanted in zip(rows, points, weight, velocity, weight * velocity, strict=True):
+            told = [float(cell.inner_text().replace("−", "-")) for cell in row.query_selector_all("td")]
+            assert told == pytest.approx([float(value) for value in wanted], abs=0.006)
+
+
+def time_is_under_the_finger(page: Any) -> None:
+    """Dragging across the landing page's picture moves its time from left to right, and letting go stops it."""
+    figure = page.query_selector(FIGURE)
+    figure.scroll_into_view_if_needed()
+    point_at(page, figure, 0.5, 0.5)
+    page.mouse.down()
+    times, looks = [], []
+    for right in (0.25, 0.5, 0.75):
+        point_at(page, figure, right, 0.5)
+        times.append(shown(figure, "slider"))
+        looks.append(figure.query_selector("canvas").screenshot())
+    page.mouse.up()
+    assert times == sorted(times)
+    assert times[1] == pytest.approx(0.5, abs=0.02)
+    assert times[2] - times[1] == pytest.approx(times[1] - times[0], abs=0.02)
+    assert times[0] < 0.4
+    assert len(set(looks)) == 3
+    point_at(page, figure, 0.1, 0.5)  # let go: the picture stays
+    assert shown(figure, "slider") == times[2]
+
+
+POINTED = {"03_flow_matching.html": the_pointer_tells_the_truth, "index.html": time_is_under_the_finger}
+SPOILED = [
+    ("03_flow_matching.html", "limit - (2 * limit * (event.clientY", "-limit + (2 * limit * (event.clientY"),
+    ("03_flow_matching.html", '"pointermove"', '"pointerless"'),
+    ("03_flow_matching.html", "signed(here.velocity)", "signed(-here.velocity)"),
+    ("03_flow_matching.html", "signed(w * v)", "signed(v)"),
+    ("index.html", '"pointermove"', '"pointerless"'),
+    ("index.html", "times[0] + part *", "times[0] + (1 - part) *"),
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(POINTED) & set(PAGES)))
+def test_a_figure_follows_the_pointer(desktop: Visit, name: str) -> None:
+    POINTED[name](desktop.open(HTML / name))
+    assert desktop.errors == []
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), [row for row in SPOILED if row[0] in PAGES])
+def test_a_spoiled_figure_is_found_out(desktop: Visit, tmp_path: Path, name: str, right: str, wrong: str) -> None:
+    text = (HTML / name).read_text()
+    assert right in text
+    (tmp_path / name).write_text(
+        text.replace(right, wrong).replace("<head>", f'<head><base href="{HTML.as_uri()}/">', 1)
+    )
+    with pytest.raises((AssertionError, ValueError)):
+        POINTED[name](desktop.open(tmp_path / name))
 
 
 PLANTED = {
