@@ -17,8 +17,6 @@ from torch.optim import Optimizer
 
 from fmtutor.checkpoints import copied, copy_weights, newest, record_of, save, section, weights
 
-UNSEEDED = 67280421310721  # what torch.initial_seed() says until somebody calls torch.manual_seed
-
 
 class Run:
     """Everything that decides how a training goes on, and so everything that a checkpoint has to hold."""
@@ -44,7 +42,7 @@ class Run:
         self.saved: Path | None = None
         self.started = time.perf_counter()
         self._resume()
-        self.seed = None if torch.initial_seed() == UNSEEDED else torch.initial_seed()
+        self.seed = torch.initial_seed()
 
     @property
     def step(self) -> int:

@@ -94,7 +94,7 @@ class Target(torch.distributions.Distribution):
         _validate.finite("alpha", alpha)
         if sigma.device.type == "cpu" and not (sigma > 0).all():
             raise ValueError(f"sigma must be above 0: without noise there is no posterior, got {sigma.min().item():g}")
-        return x, alpha, sigma
+        return x, alpha, _validate.finite("sigma", sigma)
 
     def _rows(self, value: Tensor) -> Tensor:
         """`value` of shape `(*sample, *event)` as `(batch, *event)`, checked."""

@@ -6,8 +6,10 @@ density; chapters 3 and 4 use it.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -98,6 +100,14 @@ class ContinuousFlow(torch.distributions.Distribution):
         self.t1 = _validate.positive("t1", t1)
         self.adjoint, self.nfe = adjoint, 0
 
+    def to(self, *args: object, **kwargs: object) -> Self:
+        """A copy on another device or in another dtype; takes what `torch.Tensor.to` takes, as the base must too."""
+        moved = copy.copy(self)
+        moved.base = _validate.able("base", self.base, "to", like="StandardNormal").to(*args, **kwargs)
+        if isinstance(self.velocity, nn.Module):
+            moved.velocity = copy.deepcopy(self.velocity).to(*args, **kwargs)  # type: ignore[call-overload]
+        return moved
+
     def rsample(
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
@@ -123,11 +133,11 @@ class ContinuousFlow(torch.distributions.Distribution):
         Returns:
             The `Solution`; its `states` are `(times, batch, *event)`.
         """
-        if x0.shape[1:] != self.event_shape:
+        if _validate.floating("x0", x0).shape[1:] != self.event_shape:
             wanted = ", ".join(["batch", *map(str, self.event_shape)])
             raise ValueError(f"x0 must have shape ({wanted}), got {tuple(x0.shape)}")
-        if isinstance(times, int):
-            times = torch.linspace(0.0, self.t1, times)
+        if not isinstance(times, Tensor | Iterable):
+            times = torch.linspace(0.0, self.t1, _validate.whole("times", times, least=2))
         with torch.no_grad():
             return self._solve(self.velocity, x0, 0.0, self.t1, times)
 

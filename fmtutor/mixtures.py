@@ -59,14 +59,14 @@ class GaussianMixture(Target):
         return log_prob.reshape(value.shape[: value.dim() - len(self.event_shape)])
 
     def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        x, alpha, sigma = self._seen(x, alpha, sigma)
-        mean = self._compare(x, alpha.flatten(), sigma.flatten())[0]
+        wide, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
+        mean = self._compare(wide, alpha.flatten(), sigma.flatten())[0]
         gain = alpha * self.scale**2 / (alpha**2 * self.scale**2 + sigma**2)
-        return mean + gain * (x - alpha * mean)
+        return (mean + gain * (wide - alpha * mean)).to(x.dtype)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        x, alpha, sigma = self._seen(x, alpha, sigma)
-        return self._compare(x, alpha.flatten(), sigma.flatten())[1]
+        wide, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
+        return self._compare(wide, alpha.flatten(), sigma.flatten())[1].to(x.dtype)
 
     def responsibilities(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch k"]:
         """The probability of each component given that `alpha x1 + sigma x0 = x`, `(batch, components)`."""

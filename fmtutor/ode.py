@@ -89,7 +89,7 @@ def solve(
         >>> solution.x, solution.nfe  # exp(-1) = 0.3679
         (tensor([[0.3679]]), 40)
     """
-    _validate.finite("x", x), _validate.function("velocity", velocity)
+    _validate.per_row("t0", t0, _validate.finite("x", x)), _validate.function("velocity", velocity)
     _validate.choice("method", method, FIXED + ADAPTIVE)
     method = method if x.numel() else "euler"  # nothing to adapt to
     times = _times(times, t0, t1, x)
@@ -219,7 +219,7 @@ def divergence(
     """
     if _validate.floating("x", x).dim() == 0:
         raise ValueError("x must have shape (batch, *event), got a single number")
-    _validate.choice("estimator", estimator, ESTIMATORS)
+    _validate.choice("estimator", estimator, ESTIMATORS), _validate.function("velocity", velocity)
     _validate.per_row("t", t, x)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
 

@@ -61,10 +61,10 @@ class Linear(Schedule):
     Source: Lipman et al. (2023), equation 20; with `sigma_min = 0`, rectified flow (Liu et al., 2023).
 
     Args:
-        sigma_min: the noise left at t = 1, in units of the data; at least 0.
+        sigma_min: the noise left at t = 1, in units of the data; from 0 to 1.
 
     Raises:
-        ValueError: `sigma_min` is negative or not finite.
+        ValueError: `sigma_min` is outside [0, 1].
 
     Example:
         >>> t = torch.tensor([0.0, 0.25, 1.0])
@@ -74,6 +74,8 @@ class Linear(Schedule):
 
     def __init__(self, sigma_min: float = 0.0) -> None:
         self.sigma_min = _validate.positive("sigma_min", sigma_min, or_zero=True)
+        if sigma_min > 1:
+            raise ValueError(f"sigma_min must be at most 1, the noise at t = 0, got {sigma_min}: noise falls with time")
 
     def alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return t
@@ -197,7 +199,7 @@ class Polynomial(Schedule):
     """
 
     def __init__(self, n: float) -> None:
-        if not 1 <= n < math.inf:
+        if not 1 <= _validate.number("n", n) < math.inf:
             raise ValueError(f"n must be at least 1 and finite, got {n}")
         self.n = n
 

@@ -184,7 +184,7 @@ class Pinwheel(Target):
 
     def __init__(self, arms: int = 5, bend: float = 0.6) -> None:
         super().__init__(2)
-        _validate.positive("the size of bend", abs(bend), or_zero=True)
+        _validate.positive("the size of bend", abs(_validate.number("bend", bend)), or_zero=True)
         self.arms, self.bend = _validate.whole("arms", arms), bend
         self._centre, self._scale = torch.tensor([2.0, 0.0]), torch.tensor([0.6, 0.2])
 
@@ -210,6 +210,6 @@ def _turn(x: Float[Tensor, "n 2"], angle: Float[Tensor, " n"]) -> Float[Tensor, 
 
 
 def _at_least(name: str, value: float, least: float) -> float:
-    if not least <= value < math.inf:
+    if not least <= _validate.number(name, value) < math.inf:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return value

@@ -35,14 +35,14 @@ class History:
         learning_rates: Learning rate of each step; float64, on the CPU.
         seconds: Time spent training, over all resumed parts.
         device: Where the model was.
-        seed: Argument of the last `torch.manual_seed`, None if it was never called.
+        seed: Of torch's global generator: the argument of the last `torch.manual_seed`, or else what torch began with.
     """
 
     losses: Float[Tensor, " steps"]
     learning_rates: Float[Tensor, " steps"]
     seconds: float
     device: str
-    seed: int | None
+    seed: int
 
     @property
     def steps(self) -> int:
@@ -65,8 +65,8 @@ class History:
 
     def __repr__(self) -> str:
         first, last = self.losses[0].item(), self.smooth()[-1].item()
-        seed = "no seed" if self.seed is None else f"seed {self.seed}"
-        return f"{self.steps} steps in {self.seconds:.1f} s on {self.device}, {seed}: loss {first:.4g} -> {last:.4g}"
+        on = f"on {self.device}, seed {self.seed}"
+        return f"{self.steps} steps in {self.seconds:.1f} s {on}: loss {first:.4g} -> {last:.4g}"
 
 
 def adam(parameters: Iterable[Tensor], lr: float) -> Optimizer:
@@ -140,10 +140,15 @@ def fit(
 
     Source: Adam, arXiv 1412.6980; averaged weights, Polyak and Juditsky (1992); cosine schedule, arXiv 1608.03983.
     """
-    settings: dict[str, Any] = dict(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema or 0.0, clip=clip)
-    _check_settings(
-        **settings, checkpoint_every=checkpoint_every, log_every=log_every, threads=1 if threads is None else threads
-    )
+    settings = _settings(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema, clip=clip)
+    steps, lr, warmup, ema, clip = (settings[name] for name in ("steps", "lr", "warmup", "ema", "clip"))
+    counts = {
+        "checkpoint_every": checkpoint_every,
+        "log_every": log_every,
+        "threads": 1 if threads is None else threads,
+    }
+    for name, count in counts.items():
+        _validate.whole(name, count)
     parameters = _parameters(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
     run = Run(model, _validate.function("optimizer", optimizer)(parameters, lr=lr), settings, generators, checkpoint)
@@ -245,17 +250,22 @@ def _scalar(value: Tensor) -> Tensor:
     return value
 
 
-def _check_settings(
-    *, steps: int, lr: float, warmup: float, schedule: str, ema: float, clip: float | None, **every: int
-) -> None:
-    for name, value in {"steps": steps, **every}.items():
-        _validate.whole(name, value)
-    _validate.positive("lr", lr)
-    _validate.positive("clip", 1.0 if clip is None else clip)
-    _validate.choice("schedule", schedule, ("cosine", "constant"))
+def _settings(
+    *, steps: int, lr: float, warmup: float, schedule: str, ema: float | None, clip: float | None
+) -> dict[str, Any]:
+    """What decides the course of a training, checked, as plain numbers that a checkpoint can hold."""
+    ema = 0.0 if ema is None else ema
     for name, part in {"warmup": warmup, "ema": ema}.items():
         if not 0 <= _validate.number(name, part) < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {part}")
+    return {
+        "steps": _validate.whole("steps", steps),
+        "lr": float(_validate.positive("lr", lr)),
+        "warmup": float(warmup),
+        "schedule": _validate.choice("schedule", schedule, ("cosine", "constant")),
+        "ema": float(ema),
+        "clip": None if clip is None else float(_validate.positive("clip", clip)),
+    }
 
 
 def _parameters(model: nn.Module, loss: Callable[[], Tensor]) -> list[nn.Parameter]:

@@ -140,7 +140,7 @@ def test_a_broken_reference_fails(tmp_path: Path) -> None:
         assert name in failed.stdout + failed.stderr, f"{name} went unnoticed"
 
 
-def test_the_execution_cache_sees_the_package_and_the_pins(tmp_path: Path) -> None:
+def test_the_execution_cache_sees_the_package_the_pins_and_the_results(tmp_path: Path) -> None:
     pytest.importorskip("sphinx_external_toc")
     from fmtutor_book import cache_key
 
@@ -153,7 +153,10 @@ def test_the_execution_cache_sees_the_package_and_the_pins(tmp_path: Path) -> No
         ("fmtutor/__init__.py", "x = 2\n"),
         ("fmtutor/deep/new.py", ""),
         ("constraints.txt", "torch==0\n"),
+        ("book/results/speed.json", "{}"),
+        ("book/results/speed.json", '{"seconds": 1}'),
     ):
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
         keys.append(cache_key(root))
     (root / "fmtutor" / "deep" / "new.py").rename(root / "fmtutor" / "deep" / "renamed.py")

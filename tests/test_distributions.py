@@ -230,7 +230,7 @@ def test_responsibilities_are_bayes() -> None:
         (lambda: EightGaussians(scale=-0.1), ValueError, "scale must be at least 0 and finite, got -0.1"),
         (lambda: GaussianMixture(torch.zeros(0, 2), 1.0), ValueError, "means must hold at least one component"),
         (lambda: GaussianMixture(torch.zeros(2, 2), 1.0, torch.ones(3)), ValueError, "weights must be 2 numbers"),
-        (lambda: GaussianMixture(torch.zeros(2, 2), 1.0, torch.tensor([1.0, -1.0])), ValueError, "none negative"),
+        (lambda: GaussianMixture(torch.zeros(2, 2), 1.0, torch.tensor([2.0, -1.0])), ValueError, "none negative"),
         (lambda: GaussianMixture(torch.zeros(2, 2), 1.0, torch.zeros(2)), ValueError, "not all 0"),
         (
             lambda: Empirical(torch.tensor([[1, 2]])),
@@ -259,6 +259,8 @@ def test_refused_arguments(name: str) -> None:
         for sigma in (0.0, -1.0, math.nan, torch.tensor([1.0, 0.0, 1.0])):
             with pytest.raises(ValueError, match="sigma must be above 0"):
                 ask(x, 0.5, sigma)
+        with pytest.raises(ValueError, match="sigma must be finite"):
+            ask(x, 0.5, math.inf)
         with pytest.raises(ValueError, match="alpha must be finite"):
             ask(x, math.nan, 1.0)
         with pytest.raises(ValueError, match=r"alpha must be a scalar or have shape \(3,\)"):

@@ -157,10 +157,12 @@ def test_script_agrees_with_softmax() -> None:
     assert places(Linear(), flip=True) > 0.1  # the same comparison rejects a wrong sign
 
 
-def test_python_face_agrees_with_the_mixture() -> None:
-    figure = explore.marginal_velocity(POINTS)
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [0.1, 0.4, 0.3, 0.2]])
+def test_python_face_agrees_with_the_mixture(weights: list[float]) -> None:
+    share = torch.tensor(weights, dtype=torch.float64)
+    figure = explore.marginal_velocity(POINTS, weights=share)
     posterior, velocities, mean = figure.weigh(0.6, 0.3)
-    target = GaussianMixture(POINTS[:, None], 1e-9)
+    target = GaussianMixture(POINTS[:, None], 1e-9, share)
     data = target.posterior_mean(torch.tensor([[0.3]], dtype=torch.float64), torch.tensor(0.6), torch.tensor(0.4))
     assert mean == pytest.approx((data.item() - 0.3) / 0.4, abs=1e-6)
     assert posterior.sum().item() == pytest.approx(1)

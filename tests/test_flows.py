@@ -375,3 +375,26 @@ def test_refused_settings(change: dict, error: type[Exception], wanted: str) -> 
 def test_refused_values(value: Tensor, error: type[Exception], wanted: str) -> None:
     with pytest.raises(error, match=wanted):
         ContinuousFlow(to_gaussian, BASE).log_prob(value)
+
+
+def test_as_many_probes_as_asked_for() -> None:
+    """Four probes halve the spread of an estimated density."""
+    turn = torch.tensor([[0.0, 3.0], [1.0, 0.0]])
+
+    def spread(probes: int) -> float:
+        flow = ContinuousFlow(lambda t, x: x @ turn, StandardNormal(2), steps=1, estimator="rademacher", probes=probes)
+        torch.manual_seed(0)
+        return float(flow.log_prob(torch.zeros(4000, 2)).std())
+
+    assert spread(1) / spread(4) == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_flow_moves_as_its_base_does() -> None:
+    net = VelocityMLP(2, width=8).eval()
+    flow = ContinuousFlow(net, StandardNormal(2), steps=5)
+    moved = flow.to(torch.float64)
+    assert moved.sample((3,)).dtype == torch.float64
+    assert flow.sample((3,)).dtype == torch.float32  # a copy: the first one stays as it was
+    assert next(net.parameters()).dtype == torch.float32
+    x = torch.randn(20, 2)
+    torch.testing.assert_close(moved.log_prob(x.double()).float(), flow.log_prob(x), atol=1e-4, rtol=1e-4)

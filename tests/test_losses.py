@@ -16,6 +16,7 @@ from fmtutor import (
     Checkerboard,
     Empirical,
     StandardNormal,
+    VariancePreserving,
     VelocityMLP,
     conditional_flow_matching_loss,
     flow_matching_loss,
@@ -150,3 +151,12 @@ def test_images_and_single_numbers() -> None:
             partial(AffinePath().marginal_velocity, target=data), AffinePath(), data, x0, 0.5, reduction="none"
         )
         assert exact.eq(0).all()
+
+
+def test_no_time_that_it_draws_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding alone takes one draw in a hundred thousand to t = 1, where this path has no velocity."""
+    monkeypatch.setattr(torch, "rand", lambda n, **how: torch.zeros(n))
+    path, x = AffinePath(VariancePreserving()), torch.ones(4, 2)
+    assert conditional_flow_matching_loss(lambda t, x: 0 * x, path, x, x).isfinite()
+    with pytest.raises(ValueError, match="at t = 1, the velocity is infinite"):
+        conditional_flow_matching_loss(lambda t, x: 0 * x, path, x, x, t=1.0)

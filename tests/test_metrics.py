@@ -408,3 +408,12 @@ def test_bad_options_are_refused() -> None:
 def test_a_generator_repeats_the_answer(metric: object) -> None:
     x, y = cloud(20), cloud(20, shift=0.3, seed=1)
     assert metric(x, y, generator=seeded(1)) == metric(x, y, generator=seeded(1))
+
+
+def test_straightness_weighs_uneven_intervals_by_their_length() -> None:
+    """x = t^3 has speed 3 t^2: the integral of (3 t^2 - 1)^2 is 4/5 on any grid that is fine, however uneven."""
+    t = torch.cat([torch.linspace(0, 0.5, 401)[:-1], torch.linspace(0.5, 1, 41)])
+    found = metrics.straightness((t**3)[:, None].expand(-1, 3), t).value
+    assert found == pytest.approx(0.8, abs=1e-3)
+    alike = (((t**3).diff() / t.diff() - 1) ** 2).mean()  # every interval counted alike: the mistake
+    assert abs(float(alike) - 0.8) > 0.1

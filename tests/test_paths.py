@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import permutations
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given, settings
@@ -284,3 +285,28 @@ def test_images_of_one_data_set() -> None:
         torch.testing.assert_close(u[i], sum(wk * (d - x[i]) / (1 - t) for wk, d in zip(w, data.means, strict=True)))
     assert repr(AffinePath()) == "AffinePath(Linear(sigma_min=0.0))"
     assert not Checkerboard().has_rsample
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("left", [1e-4, 1e-6])
+def test_two_data_points_are_told_apart_to_the_end(left: float, dtype: torch.dtype) -> None:
+    """Between two of them, where the weights are soft, with fifty digits: what cancels in float32 shows here."""
+    data, t = torch.tensor([[3.0], [3.0 + 2e-5], [-1.0]], dtype=dtype), 1 - left
+    middle = t * data[:2].double().mean()
+    x = (middle + left * torch.linspace(-2, 2, 7, dtype=F64))[:, None].to(dtype)
+    target, path = Empirical(data), AffinePath()
+    with mpmath.workdps(50):
+        time, sigma = mpmath.mpf(t), 1 - mpmath.mpf(t)
+        points = [mpmath.mpf(float(point)) for point in data.flatten()]
+        wanted_u, wanted_p = [], []
+        for place in (mpmath.mpf(float(value)) for value in x.flatten()):
+            weights = [mpmath.exp(-(((place - time * point) / sigma) ** 2) / 2) for point in points]
+            mean = sum(w * p for w, p in zip(weights, points, strict=True)) / sum(weights)
+            wanted_u.append(float((mean - place) / sigma))
+            wanted_p.append(float(mpmath.log(sum(weights) / 3 / sigma / mpmath.sqrt(2 * mpmath.pi))))
+    tight = {"rtol": 1e-6, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-8, "atol": 1e-8}
+    found = path.marginal_velocity(t, x, target).flatten().double(), path.marginal_log_prob(t, x, target).double()
+    torch.testing.assert_close(found[0], torch.tensor(wanted_u, dtype=F64), **tight)
+    torch.testing.assert_close(found[1], torch.tensor(wanted_p, dtype=F64), **tight)
+    alone = target.noised_log_prob(x, torch.tensor(t, dtype=F64).item(), left)  # asked directly, without the path
+    torch.testing.assert_close(alone.double(), torch.tensor(wanted_p, dtype=F64), rtol=1e-5, atol=1e-4)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -214,6 +215,45 @@ def test_looks_at_the_device_once_in_log_every_steps(every_step, expected, monke
     with monkeypatch.context() as patch, Looks(patch) as looks:
         quiet(model, loss, steps=300, log_every=100, clip=1.0)
     assert looks.count in expected
+
+
+# --- what else it does -----------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_other_makers_are_written_as_plain_ones(tmp_path: Path) -> None:
+    numbers = {"steps": numpy.int64(6), "lr": numpy.float32(1e-2), "ema": numpy.float32(0.5), "clip": torch.tensor(1.0)}
+    model = net()
+    quiet(model, regression(model), checkpoint=tmp_path, checkpoint_every=3, **numbers)
+    assert quiet(model, regression(model), checkpoint=tmp_path, checkpoint_every=3, **numbers).steps == 6
+    quiet(model, regression(model), steps=torch.tensor(2))
+
+
+def test_a_long_gradient_is_cut_to_length() -> None:
+    for clip, expected in ((None, 30.0), (5.0, 5.0), (50.0, 30.0)):
+        model = nn.Linear(1, 1, bias=False)
+        start = model.weight.item()
+        plain = {"warmup": 0.0, "schedule": "constant", "ema": None, "optimizer": torch.optim.SGD}
+        quiet(model, lambda: 30 * model.weight.sum(), steps=1, lr=1.0, clip=clip, **plain)  # noqa: B023
+        assert start - model.weight.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_second_training_trains_too() -> None:
+    """After a first one the model is in evaluation mode, where dropout drops nothing."""
+    model, seen = net(), []
+
+    def loss() -> Tensor:
+        seen.append(model.training)
+        return model(torch.randn(8, 3)).square().mean()
+
+    quiet(model, loss, steps=1)
+    assert not model.training
+    quiet(model, loss, steps=1)
+    assert seen == [True, True]
+
+
+def test_the_seed_is_torchs_own() -> None:
+    model = net(seed=11)
+    assert quiet(model, regression(model), steps=1).seed == torch.initial_seed() == 11
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------

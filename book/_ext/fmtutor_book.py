@@ -29,10 +29,11 @@ COLAB = "https://colab.research.google.com/github/{owner}/blob/main/notebooks/{p
 
 
 def cache_key(root: Path) -> str:
-    """A hash of what every page is computed with: the package's source and the pinned versions."""
+    """A hash of what every page is computed with: the package's source, the pinned versions, and measured results."""
     digest = hashlib.sha256()
     source = sorted(path for path in (root / "fmtutor").rglob("*") if path.suffix in {".py", ".js", ".css"})
-    for path in [*source, root / "constraints.txt"]:
+    results = sorted((root / "book" / "results").glob("*.json"))
+    for path in [*source, root / "constraints.txt", *results]:
         if path.exists():
             digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -56,7 +56,7 @@ def exercise(
         @functools.wraps(find_mistake)
         def check(answer: Any) -> Result:
             try:
-                with torch.random.fork_rng(devices=[]):
+                with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                     torch.manual_seed(0)
                     mistake = find_mistake(_guarded(answer))
             except _NotAttempted:

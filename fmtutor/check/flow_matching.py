@@ -85,6 +85,8 @@ def perfect_fit(answer: Any) -> str | None:
     mistakes = {
         "a new image": "The flow ends exactly where its target is, and the target is the data set itself: look where "
         "the 3 000 points of the experiment went.",
+        "a mixture of training images": "On its way a point lies between several of them, and their weights are soft. "
+        "Near t = 1 one weight is 1 and the others are 0: it arrives at a single image.",
         "an average image": "The velocity is an average on the way. Near t = 1 one data point has all the weight, and "
         "the trajectories end on single points.",
     }

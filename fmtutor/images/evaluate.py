@@ -76,7 +76,7 @@ def train_classifier(
     if labels.shape != images.shape[:1] or labels.unique().numel() < 2 or labels.min() < 0:
         raise ValueError(f"labels must be one for each of {len(images)} images, from 0 to 1 at least, got {labels}")
     labels, batch = labels.long(), _validate.whole("batch", batch)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
         torch.manual_seed(seed)
         model = Classifier(images.shape[1], int(labels.max()) + 1).to(images)
 

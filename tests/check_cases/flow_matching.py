@@ -42,6 +42,7 @@ CASES = {
         [
             ("a new image", "3 000 points"),
             ("an average image", "single points"),
+            ("a mixture of training images", "their weights are soft"),
             ("a cat", "Pick one of"),
         ],
     ),
