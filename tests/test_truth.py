@@ -17,16 +17,27 @@ import torch
 from reference import targets
 from torch import Tensor
 
-from fmtutor import AffinePath, ContinuousFlow, Linear, Schedule, StandardNormal, VariancePreserving, solve
+from fmtutor import (
+    AffinePath,
+    ContinuousFlow,
+    Cosine,
+    Linear,
+    Polynomial,
+    Schedule,
+    StandardNormal,
+    VariancePreserving,
+    solve,
+)
 from fmtutor.distributions import Target
 from fmtutor.metrics import energy_distance
 
 Field = Callable[[Tensor, Tensor], Tensor]
+NOISE = StandardNormal(2).to(torch.float64)
 LAST = 1 - 1e-3  # the noise that is left is far below what 10 000 draws can tell
 
 
 def target_of(name: str) -> Target:
-    return targets()[name].to(torch.float32)  # type: ignore[attr-defined, no-any-return]
+    return targets()[name]  # type: ignore[return-value]
 
 
 @cache
@@ -44,7 +55,7 @@ def bound(name: str, n: int = 400) -> float:
 def carried(field: Field, n: int) -> Tensor:
     """Noise at t = 0, followed to the end with steps that shrink as the noise does."""
     times = 1 - 1e-3 ** torch.linspace(0, 1, 31)
-    return solve(field, StandardNormal(2).sample((n,)), method="midpoint", steps=1, times=times).x
+    return solve(field, NOISE.sample((n,)), method="midpoint", steps=1, times=times).x
 
 
 def arrives(name: str, x: Tensor) -> bool:
@@ -56,14 +67,19 @@ def exact(name: str, schedule: Schedule | None = None) -> Field:
     return lambda t, x: path.marginal_velocity(t, x, target)
 
 
-@pytest.mark.parametrize(("name", "n"), [("board", 10_000), ("eight", 10_000), ("mixture", 10_000), ("moons", 1_000)])
-def test_the_exact_field_carries_noise_to_the_target(name: str, n: int) -> None:
-    assert arrives(name, carried(exact(name), n))
+@pytest.mark.parametrize("name", ["board", "eight", "mixture", "normal", "moons"])
+def test_the_exact_field_carries_noise_to_the_target(name: str) -> None:
+    assert arrives(name, carried(exact(name), 10_000))
 
 
-@pytest.mark.parametrize("schedule", [VariancePreserving(), Linear(sigma_min=1e-3)], ids=repr)
+OTHERS = [VariancePreserving(), Linear(sigma_min=1e-3), Cosine(), Polynomial(2)]  # all that start at this noise
+
+
+@pytest.mark.parametrize("schedule", OTHERS, ids=repr)
 def test_on_other_paths_too(schedule: Schedule) -> None:
-    assert arrives("board", carried(exact("board", schedule), 4_000))
+    assert arrives("eight", carried(exact("eight", schedule), 10_000))
+    if isinstance(schedule, VariancePreserving):
+        assert arrives("board", carried(exact("board", schedule), 10_000))
 
 
 @pytest.mark.parametrize("name", ["board", "eight"])
@@ -87,9 +103,9 @@ def test_wrong_fields_are_found_out(name: str) -> None:
 def test_the_flow_of_the_exact_field_is_the_target_in_nats() -> None:
     """Flow and truth agree on log p point by point, and the flow's own density gives the target's entropy."""
     board = target_of("board")
-    flow = ContinuousFlow(exact("board"), StandardNormal(2), method="rk4", steps=24, t1=0.95)
+    flow = ContinuousFlow(exact("board"), NOISE, method="rk4", steps=24, t1=0.95)
     x1 = board.sample((400,))
-    xt = AffinePath().sample(StandardNormal(2).sample((400,)), x1, 0.95).xt
+    xt = AffinePath().sample(NOISE.sample((400,)), x1, 0.95).xt
     with torch.no_grad():
         by_flow = flow.log_prob(xt)
     truth = AffinePath().marginal_log_prob(0.95, xt, board)
