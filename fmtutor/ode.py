@@ -6,7 +6,8 @@ Built on torchdiffeq. Chapter 3 solves with an exact field; chapter 2 is about w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -101,19 +102,26 @@ def solve(
         return _validate.output_like("velocity", velocity(t, state), state)
 
     how, forth, back = _options(method, times, steps, rtol, atol)
-    try:
+    with _named_underflow(method):
         if adjoint is False:
             states = torchdiffeq.odeint(counted, x, times, options=forth, **how)
         else:
             reach = {"adjoint_params": _reach(velocity, adjoint), "adjoint_options": back}
             states = torchdiffeq.odeint_adjoint(counted, x, times, options=forth, **reach, **how)
+    return Solution(states[-1], times, _finite(states, times), calls)
+
+
+@contextmanager
+def _named_underflow(method: str) -> Iterator[None]:
+    """Where an adaptive method's steps shrink to nothing, an error that says so; torchdiffeq asserts."""
+    try:
+        yield
     except AssertionError as error:
         if "underflow" not in str(error):  # the velocity's own
             raise
         raise ValueError(
             f"velocity must be finite and smooth, but {method} cannot follow it: {error}. {HINT}"
         ) from error
-    return Solution(states[-1], times, _finite(states, times), calls)
 
 
 def _finite(states: Float[Tensor, "times batch *event"], times: Float[Tensor, " times"]) -> Tensor:
