@@ -142,13 +142,7 @@ def fit(
     """
     settings = _settings(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema, clip=clip)
     steps, lr, warmup, ema, clip = (settings[name] for name in ("steps", "lr", "warmup", "ema", "clip"))
-    counts = {
-        "checkpoint_every": checkpoint_every,
-        "log_every": log_every,
-        "threads": 1 if threads is None else threads,
-    }
-    for name, count in counts.items():
-        _validate.whole(name, count)
+    _validate.whole("checkpoint_every", checkpoint_every), _validate.whole("log_every", log_every)
     parameters = _parameters(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
     run = Run(model, _validate.function("optimizer", optimizer)(parameters, lr=lr), settings, generators, checkpoint)
@@ -232,7 +226,8 @@ def few_threads(parameters: Sequence[Tensor], threads: int | None = None) -> Ite
     """
     before = torch.get_num_threads()
     small = sum(p.numel() for p in parameters) < SMALL and all(p.dim() <= 2 for p in parameters)  # no convolution
-    torch.set_num_threads(threads or (1 if small else before))
+    default = 1 if small else before
+    torch.set_num_threads(default if threads is None else _validate.whole("threads", threads))
     try:
         yield
     finally:
