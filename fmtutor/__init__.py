@@ -28,7 +28,7 @@ from fmtutor.ode import Solution, divergence, solve
 from fmtutor.paths import AffinePath, PathSample
 from fmtutor.schedules import Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
 from fmtutor.show import show
-from fmtutor.training import History, fit
+from fmtutor.training import History, fit, load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -64,6 +64,8 @@ __all__ = [
     "fit",
     "flow_matching_loss",
     "independent",
+    "load_weights",
+    "save_weights",
     "show",
     "solve",
 ]

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
 
 from fmtutor import _validate
-from fmtutor._estimates import draw
-from fmtutor._intervals import gauss_legendre
+from fmtutor.distributions.intervals import gauss_legendre
+from fmtutor.distributions.target import draw
 from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, ORDER, Solution, divergence, solve
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from fmtutor import AffinePath, ContinuousFlow, GaussianMixture, StandardNormal, VelocityMLP
-from fmtutor._intervals import gauss_legendre
+from fmtutor.distributions.intervals import gauss_legendre
 
 MEAN, SCALE = torch.tensor([1.0, -0.5], dtype=F64), 0.4
 TIGHT = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8}

@@ -179,14 +179,20 @@ def test_ci_runs_what_the_project_promises():
 
 @pytest.mark.parametrize(("line", "code"), [("from fmtutor import schedules", 0), ("from fmtutor import training", 1)])
 def test_the_floors_hold_and_an_import_upwards_is_found(tmp_path, line, code):
-    package = tmp_path / "fmtutor"
-    package.mkdir()
-    for module in ("__init__", "_validate", "schedules", "training"):
-        (package / f"{module}.py").touch()
-    (package / "paths.py").write_text(line + "\n")
+    for module in (ROOT / "fmtutor").rglob("*.py"):  # the same modules, all of them empty
+        empty = tmp_path / module.relative_to(ROOT)
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        empty.touch()
+    (tmp_path / "fmtutor" / "paths.py").write_text(line + "\n")
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     floors = Path(sys.executable).parent / "lint-imports"
     assert ("KEPT" if code == 0 else "BROKEN") in run(str(floors), "--no-cache", cwd=tmp_path, code=code)
+
+
+def test_a_topic_is_a_room():
+    """What a module needs besides lies in its folder: no underscored file stands on the top level for somebody else."""
+    top = {path.name for path in (ROOT / "fmtutor").glob("_*.py")}
+    assert top == {"__init__.py", "_validate.py"}
 
 
 # What CONTRIBUTING shows runs

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fmtutor._intervals import truncated_normal
+from fmtutor.distributions.intervals import truncated_normal
 
 F64 = torch.float64
 

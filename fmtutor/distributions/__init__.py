@@ -1,8 +1,8 @@
 """Targets and noise: distributions that can be sampled and that know the truth about themselves.
 
 A target here knows its density and, seen through the noise of any path, its exact posterior mean and density. So a
-chapter never says "looks right": it measures. Chapter 3 uses them first. The mixtures are written in `mixtures`, the
-toy targets in `toys`.
+chapter never says "looks right": it measures. Chapter 3 uses them first. What they share is in `target`, the mixtures
+are in `mixtures`, the toy targets in `toys`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from fmtutor import _validate
-from fmtutor._target import Target
-from fmtutor.mixtures import EightGaussians, Empirical, GaussianMixture
-from fmtutor.toys import Checkerboard, Pinwheel, Spirals, TwoMoons
+from fmtutor.distributions.mixtures import EightGaussians, Empirical, GaussianMixture
+from fmtutor.distributions.target import Target
+from fmtutor.distributions.toys import Checkerboard, Pinwheel, Spirals, TwoMoons
 
 __all__ = [
     "Checkerboard",

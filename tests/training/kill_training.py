@@ -19,8 +19,8 @@ import torch
 import torch._dynamo  # every optimizer loads it: once here, rather than in each fork
 from torch import nn
 
-from fmtutor.checkpoints import weights
 from fmtutor.training import fit
+from fmtutor.training.checkpoints import weights
 
 
 def train(folder: Path | None, result: Path) -> None:

@@ -41,7 +41,7 @@ from fmtutor import (
     dequantize,
     fit,
 )
-from fmtutor._layers import BOUND, Layer, made_masks
+from fmtutor.normalizing.layers import BOUND, Layer, made_masks
 
 BASE = StandardNormal(2).to(F64)
 BOTH_WAYS = [AffineCoupling, MaskedAutoregressive]

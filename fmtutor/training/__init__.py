@@ -20,7 +20,21 @@ from torch.optim import AdamW, Optimizer
 from tqdm.auto import tqdm
 
 from fmtutor import _validate
-from fmtutor._run import Run
+from fmtutor.training.checkpoints import load_weights, save_weights
+from fmtutor.training.run import Run
+
+__all__ = [
+    "SMALL",
+    "History",
+    "adam",
+    "average",
+    "few_threads",
+    "fit",
+    "learning_rate",
+    "load_weights",
+    "save_weights",
+    "update",
+]
 
 SMALL = 50_000
 """Weights from which on a dense network is worth more than one CPU thread."""

@@ -17,9 +17,17 @@ from torch import Generator, Size, Tensor, nn
 from torch.distributions import ComposeTransform, Distribution, Transform
 
 from fmtutor import _validate
-from fmtutor._estimates import draw
-from fmtutor._layers import Layer, MaskedLinear, made_masks, perceptron, pull, push, softclip
-from fmtutor._target import Target
+from fmtutor.distributions.target import Target, draw
+from fmtutor.normalizing.layers import Layer, MaskedLinear, made_masks, perceptron, pull, push, softclip
+
+__all__ = [
+    "AffineCoupling",
+    "MaskedAutoregressive",
+    "NormalizingFlow",
+    "Planar",
+    "bits_per_dim",
+    "dequantize",
+]
 
 Shape = Size | list[int] | tuple[int, ...]
 

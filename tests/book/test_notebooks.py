@@ -12,7 +12,7 @@ import pytest
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("pybtex")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXT = ROOT / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 

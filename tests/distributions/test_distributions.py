@@ -202,7 +202,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     data, x = Empirical(torch.randn(50, 3, dtype=F64)), torch.randn(21, 3, dtype=F64)
     sigma = torch.linspace(0.1, 1, 21, dtype=F64)
     whole = data.posterior_mean(x, 0.5, sigma), data.noised_log_prob(x, 0.5, sigma)
-    monkeypatch.setattr("fmtutor.mixtures._CHUNK", 600)
+    monkeypatch.setattr("fmtutor.distributions.mixtures._CHUNK", 600)
     torch.testing.assert_close(data.posterior_mean(x, 0.5, sigma), whole[0])
     torch.testing.assert_close(data.noised_log_prob(x, 0.5, sigma), whole[1])
 

@@ -11,11 +11,12 @@ from typing import Self
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
+from torch.distributions import Distribution
 
 from fmtutor import _validate
 
 
-class Target(torch.distributions.Distribution):
+class Target(Distribution):
     """A torch Distribution that moves between devices and draws from a generator; its `batch_shape` is empty."""
 
     arg_constraints: dict = {}
@@ -103,3 +104,19 @@ class Target(torch.distributions.Distribution):
         if value.dim() < events or value.shape[value.dim() - events :] != self.event_shape:
             raise ValueError(f"value must end in the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
         return value.reshape(-1, *self.event_shape)
+
+
+def draw(name: str, distribution: Distribution, n: int, generator: Generator | None) -> Tensor:
+    """`n` draws; torch's own distributions know no generator, ours do."""
+    if _validate.kind(name, distribution, Distribution).batch_shape:
+        raise ValueError(f"{name} must be one distribution, of batch shape (), got {tuple(distribution.batch_shape)}")
+    if _validate.random(generator) is None:
+        return distribution.sample((n,))
+    try:
+        return distribution.sample((n,), generator=generator)  # type: ignore[call-arg]
+    except TypeError as error:
+        if "generator" not in str(error):
+            raise
+        raise TypeError(
+            f"{name} takes no generator: {type(distribution).__name__} draws from torch's global one"
+        ) from None

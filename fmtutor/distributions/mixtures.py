@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from fmtutor import _validate
-from fmtutor._target import Target
+from fmtutor.distributions.target import Target
 
 _CHUNK = 2**24  # numbers in one block of a comparison of every x with every data point: 128 MB in float64
 

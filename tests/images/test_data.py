@@ -167,7 +167,7 @@ def test_without_download_a_missing_file_is_named(tmp_path) -> None:
 
 def real_folder() -> Path | None:
     """Where Fashion-MNIST lies, if it lies anywhere."""
-    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     for folder in (os.environ.get("FMTUTOR_DATA"), beside):
         if folder and any((Path(folder) / sub / NAMES[0]).is_file() for sub in ("", "fashion-mnist")):
             return Path(folder)

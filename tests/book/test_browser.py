@@ -13,7 +13,7 @@ import torch
 
 from fmtutor import AffinePath, Empirical, explore
 
-HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
+HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]

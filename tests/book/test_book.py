@@ -15,7 +15,7 @@ import pytest
 for needed in ("jupyter_book", "sphinx_proof", "sphinx_exercise", "myst_nb"):
     pytest.importorskip(needed)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 

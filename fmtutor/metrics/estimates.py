@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.distributions import Distribution
-
-from fmtutor import _validate
 
 
 class Estimate(NamedTuple):
@@ -35,22 +33,6 @@ class Estimate(NamedTuple):
         digits = -math.floor(math.log10(self.error))
         digits = max(0, digits + (round(self.error * 10**digits, 6) < 2))  # two digits where the first is a 1
         return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
-
-
-def draw(name: str, distribution: Distribution, n: int, generator: Generator | None) -> Tensor:
-    """`n` draws; torch's own distributions know no generator, ours do."""
-    if _validate.kind(name, distribution, Distribution).batch_shape:
-        raise ValueError(f"{name} must be one distribution, of batch shape (), got {tuple(distribution.batch_shape)}")
-    if _validate.random(generator) is None:
-        return distribution.sample((n,))
-    try:
-        return distribution.sample((n,), generator=generator)  # type: ignore[call-arg]
-    except TypeError as error:
-        if "generator" not in str(error):
-            raise
-        raise TypeError(
-            f"{name} takes no generator: {type(distribution).__name__} draws from torch's global one"
-        ) from None
 
 
 def log_prob(name: str, distribution: Distribution, x: Tensor) -> Float[Tensor, " n"]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from fmtutor import _validate
-from fmtutor._style import COLORS, STYLE, colormap, grid, named_color, panels, plane, style, use_style
+from fmtutor.plots.style import COLORS, STYLE, colormap, grid, named_color, panels, plane, style, use_style
 
 if TYPE_CHECKING:
     from fmtutor.ode import Solution

@@ -14,11 +14,23 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from fmtutor import _validate
-from fmtutor._distances import blocks, identity, mean_between, mean_within, samples
-from fmtutor._estimates import Estimate, draw, estimate, log_prob
 from fmtutor.distributions import Target
+from fmtutor.distributions.target import draw
+from fmtutor.metrics.distances import blocks, identity, mean_between, mean_within, samples
+from fmtutor.metrics.estimates import Estimate, estimate, log_prob
 from fmtutor.ode import Solution
 from fmtutor.paths import AffinePath
+
+__all__ = [
+    "Estimate",
+    "energy_distance",
+    "energy_test",
+    "kl",
+    "mmd",
+    "sliced_wasserstein",
+    "straightness",
+    "velocity_error",
+]
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from fmtutor import _validate
-from fmtutor._intervals import gauss_legendre, truncated_normal
-from fmtutor._target import Target
-from fmtutor.mixtures import GaussianMixture
+from fmtutor.distributions.intervals import gauss_legendre, truncated_normal
+from fmtutor.distributions.mixtures import GaussianMixture
+from fmtutor.distributions.target import Target
 
 
 class Checkerboard(Target):

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmtutor import VelocityMLP, _run, checkpoints, training
-from fmtutor.checkpoints import load_weights, save_weights
+from fmtutor import VelocityMLP, training
 from fmtutor.images import UNet
-from fmtutor.training import History, average, fit, learning_rate
+from fmtutor.training import History, average, checkpoints, fit, learning_rate, load_weights, save_weights
+from fmtutor.training import run as run_module
 
 quiet = partial(fit, progress=False)
 
@@ -425,9 +425,9 @@ def parameters_only(model: nn.Module, tensors: dict[str, Tensor], source: str) -
 
 def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plant a resume that leaves one thing out."""
-    resume, restore = _run.Run._resume, _run._set_random_state
+    resume, restore = run_module.Run._resume, run_module._set_random_state
 
-    def forgetful(run: _run.Run) -> None:
+    def forgetful(run: run_module.Run) -> None:
         resume(run)
         if name == "averages":
             run.averages = [p.detach().clone() for p in run.parameters]
@@ -437,10 +437,10 @@ def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif name == "global generator":
         monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
     elif name == "own generator":
-        monkeypatch.setattr(_run, "_set_random_state", lambda state, generators: restore(state, ()))
+        monkeypatch.setattr(run_module, "_set_random_state", lambda state, generators: restore(state, ()))
     elif name == "buffers":
-        monkeypatch.setattr(_run, "copy_weights", parameters_only)
-    monkeypatch.setattr(_run.Run, "_resume", forgetful)
+        monkeypatch.setattr(run_module, "copy_weights", parameters_only)
+    monkeypatch.setattr(run_module.Run, "_resume", forgetful)
 
 
 @pytest.mark.parametrize("name", ["optimizer", "averages", "global generator", "own generator", "buffers"])
@@ -594,7 +594,7 @@ def test_weights_of_a_checkpoint_are_the_averaged_ones(tmp_path: Path) -> None:
 def test_ten_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     seed = int.from_bytes(os.urandom(4), "big")
     command = [sys.executable, Path(__file__).with_name("kill_training.py"), tmp_path, str(seed)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     result = json.loads(done.stdout)

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from fmtutor.checkpoints import copied, copy_weights, newest, record_of, save, section, weights
+from fmtutor.training.checkpoints import copied, copy_weights, newest, record_of, save, section, weights
 
 
 class Run:

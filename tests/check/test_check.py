@@ -1,6 +1,6 @@
 """Every check passes the right answer, tells three typical mistakes apart or more, and waits for a first try.
 
-The cases stand in `check_cases/`, one file per chapter with a table `CASES`; an exercise without a row fails here.
+The cases stand in `cases/`, one file per chapter with a table `CASES`; an exercise without a row fails here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def load(path: Path) -> Cases:
     return module.CASES
 
 
-FILES = sorted((Path(__file__).parent / "check_cases").glob("[!_]*.py"))
+FILES = sorted((Path(__file__).parent / "cases").glob("[!_]*.py"))
 CASES: Cases = {name: case for path in FILES for name, case in load(path).items()}
 NAMES = [entry.name for entry in check.catalogue()]
 
