@@ -106,7 +106,8 @@ def fashion_mnist(split: str = "train", root: str | os.PathLike[str] | None = No
     """Fashion-MNIST: photographs of clothes in ten classes, 28x28, grey, from -1 to 1 in 256 levels.
 
     Looks in `root`, else in the folder that the environment variable `FMTUTOR_DATA` names, else in the user's cache;
-    the files may lie there or in a subfolder `fashion-mnist`. What is found is checked, never replaced.
+    the files may lie there or in a subfolder `fashion-mnist`. What is found is checked, never replaced. A `~` in front
+    of either is the user's home.
 
     Args:
         split: "train" (60 000 images) or "test" (10 000).
@@ -119,6 +120,7 @@ def fashion_mnist(split: str = "train", root: str | os.PathLike[str] | None = No
     Raises:
         ValueError: for an unknown split, or a file that is truncated, altered or of another kind; the file is named.
         FileNotFoundError: if a file is missing and `download` is False.
+        OSError: if it cannot be fetched; the folder to put it into by hand is named.
 
     Source: Xiao, Rasul and Vollgraf 2017 (arXiv:1708.07747), MIT licence.
 
@@ -137,14 +139,21 @@ def _locate(name: str, root: str | os.PathLike[str] | None, download: bool) -> P
     """The path of one file of Fashion-MNIST, fetched if it is nowhere."""
     import pooch
 
-    folder = Path(root or os.environ.get("FMTUTOR_DATA") or pooch.os_cache("fmtutor"))
+    folder = Path(root or os.environ.get("FMTUTOR_DATA") or pooch.os_cache("fmtutor")).expanduser()
     home = folder / "fashion-mnist"
     for path in (folder / name, home / name):
         if path.is_file():
             return path
     if not download:
         raise FileNotFoundError(f"{name} is neither in {folder} nor in {home}, and download is False")
-    return Path(pooch.retrieve(_URL + name, known_hash=f"md5:{_FASHION[name][0]}", fname=name, path=home))
+    try:
+        return Path(pooch.retrieve(_URL + name, known_hash=f"md5:{_FASHION[name][0]}", fname=name, path=home))
+    except (OSError, ValueError) as error:  # no network, no such page, or something else in its place
+        message = (
+            f"{name} is neither in {folder} nor in {home}, and could not be downloaded from {_URL}{name}: {error}. "
+            f"Put it into {home} by hand, or name the folder that holds it in the environment variable FMTUTOR_DATA"
+        )
+        raise (OSError if isinstance(error, OSError) else ValueError)(message) from error
 
 
 def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> UInt8[Tensor, "*shape"]:
@@ -169,7 +178,7 @@ def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> UInt8[T
         >>> read_idx(path).tolist()
         [[1, 2, 3], [4, 5, 6]]
     """
-    content = _unpack(Path(path))
+    content = _unpack(Path(path).expanduser())
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {content[:4].hex(' ')!r}")
     start = 4 + 4 * content[3]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import http.server
 import os
 import struct
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,10 @@ NAMES = tuple(data._FASHION)
 def idx(array: torch.Tensor, kind: int = 8) -> bytes:
     """The array as IDX, built by struct rather than by the reader's own arithmetic."""
     return struct.pack(f">BBBB{array.dim()}I", 0, 0, kind, array.dim(), *array.shape) + bytes(array.flatten().tolist())
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None: ...
 
 
 @pytest.fixture
@@ -158,6 +165,58 @@ def test_what_is_missing_is_fetched_into_the_named_folder_with_its_checksum(tmp_
         fashion_mnist("test", root=None if given == "environment" else tmp_path)
     assert asked == [(data._URL + NAMES[2], "md5:bef4ecab320f06d8554ea6380940ec79", tmp_path / "fashion-mnist")]
     assert data._URL.startswith("https://")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home for `~`, and a folder to stand in where nothing may appear."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("given", ["environment", "argument"])
+def test_a_tilde_is_the_users_home(home: Path, monkeypatch, given: str) -> None:
+    asked = []
+    monkeypatch.setattr("pooch.retrieve", lambda *a, path, **k: asked.append(path) or os.devnull)
+    monkeypatch.setenv("FMTUTOR_DATA", "~/data" if given == "environment" else "~/elsewhere")
+    with pytest.raises(ValueError, match="no IDX file"):
+        fashion_mnist("test", root=None if given == "environment" else "~/data")
+    assert asked == [home / "data" / "fashion-mnist"]
+    (home / "some").write_bytes(idx(torch.ones(2, dtype=torch.uint8)))
+    assert read_idx("~/some").tolist() == [1, 1]
+    assert not list(Path().iterdir())
+
+
+def test_without_a_network_the_error_says_where_the_file_belongs(tmp_path: Path, monkeypatch) -> None:
+    """A real refusal: nothing listens on the discard port of this machine."""
+    monkeypatch.setattr(data, "_URL", "http://127.0.0.1:9/")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OSError, match="could not be downloaded") as error:
+        fashion_mnist("test", root=tmp_path)
+    for word in (NAMES[2], str(tmp_path / "fashion-mnist"), "http://127.0.0.1:9/", "FMTUTOR_DATA", "by hand"):
+        assert word in str(error.value)
+
+
+def test_a_page_that_is_not_the_file_is_refused_and_says_where_the_file_belongs(tmp_path: Path, monkeypatch) -> None:
+    """As a hotel's login page would be, by pooch's own comparison of the checksum."""
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / NAMES[2]).write_text("<html>please log in</html>")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(tmp_path / "page")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(data, "_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    try:
+        with pytest.raises(ValueError, match=r"does not match the known hash.*FMTUTOR_DATA"):
+            fashion_mnist("test", root=tmp_path)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not list((tmp_path / "fashion-mnist").glob("*.gz"))
 
 
 def test_without_download_a_missing_file_is_named(tmp_path) -> None:
