@@ -27,7 +27,7 @@ from fmtutor.normalizing import AffineCoupling, MaskedAutoregressive, Normalizin
 from fmtutor.ode import Solution, divergence, solve
 from fmtutor.paths import AffinePath, PathSample
 from fmtutor.schedules import Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
-from fmtutor.show import show
+from fmtutor.show import results, show
 from fmtutor.training import History, fit, load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -65,6 +65,7 @@ __all__ = [
     "flow_matching_loss",
     "independent",
     "load_weights",
+    "results",
     "save_weights",
     "show",
     "solve",

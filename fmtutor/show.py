@@ -1,6 +1,6 @@
-"""Shows the source of a function or class, highlighted, so that a page prints the package's own code and never a copy.
+"""What a page shows and did not make itself: the package's own source, never a copy, and what benchmarks have measured.
 
-Every chapter uses it after it has built a thing from scratch.
+Every chapter uses `show` after it has built a thing from scratch; chapters 2, 4 and 8 read `results`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import html
 import inspect
+import json
 import textwrap
+from pathlib import Path
 from typing import Any
 
 # Colours for a notebook, where no theme styles the classes: mid tones that read on white and on black. `:where` has no
@@ -117,3 +119,27 @@ def _undocumented(code: str) -> str:
             last += 1
         lines[first:last] = ["\0"] * (last - first)
     return "\n".join(line for line in lines if line != "\0")
+
+
+def results(name: str) -> dict[str, Any]:
+    """What a benchmark of the book has measured elsewhere, with where, when and how.
+
+    Args:
+        name: of the file in `book/results/`, such as "checkerboard".
+
+    Returns:
+        A dictionary of "measured", and beside it "machine", "date", "commit" and "command".
+
+    Raises:
+        FileNotFoundError: nothing of that name has been measured yet.
+
+    Example:
+        >>> results("checkerboard")["command"]
+        'python benchmarks/checkerboard.py'
+    """
+    package = Path(__file__).parent
+    folders = (package.parent / "book" / "results", package / "book_results")  # in a checkout, and in a wheel
+    known = {file.stem: file for folder in folders for file in folder.glob("*.json")}
+    if name not in known:
+        raise FileNotFoundError(f"{name} has not been measured yet: known are {', '.join(sorted(known))}")
+    return json.loads(known[name].read_text(encoding="utf-8"))

@@ -53,6 +53,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     shipped = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in tracked("fmtutor") if not name.endswith(".gitignore")} <= shipped
+    measured = {Path(name).name for name in tracked("book/results")}
+    assert {f"fmtutor/book_results/{name}" for name in measured} <= shipped  # what the notebooks read
     assert "fmtutor/py.typed" in shipped
     info = f"fmtutor-{PROJECT['version']}.dist-info/"
     assert {info + "licenses/LICENSE", info + "licenses/LICENSE-text"} <= shipped

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import html
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from fmtutor import _validate, check
-from fmtutor.show import Source, show
+from fmtutor.show import Source, results, show
+
+ROOT = Path(__file__).parents[1]
 
 
 def halve(x: float) -> float:
@@ -89,3 +93,11 @@ def test_html_says_the_same_and_escapes() -> None:
     assert '<span class="k">def</span>' in page
     text = re.sub("<[^>]+>", "", page.split("<pre>")[1].split("</pre>")[0])
     assert html.unescape(text) == show(tricky).code == repr(show(tricky))
+
+
+def test_results_are_what_the_benchmark_wrote() -> None:
+    """Pages read them from the checkout; the wheel carries the same files, see `test_packaging`."""
+    file = ROOT / "book" / "results" / "likelihood.json"
+    assert results("likelihood") == json.loads(file.read_text())
+    with pytest.raises(FileNotFoundError, match="nothing_yet has not been measured yet: known are checkerboard"):
+        results("nothing_yet")
