@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from execute_pages import execute_side_by_side
 from make_notebooks import notebooks
 from myst_index import CHAPTER, repository
 from sphinx.application import Sphinx
@@ -194,6 +195,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", escape_bars)
     # Before the theme (501) copies its options, after everyone else has set theirs.
     app.connect("config-inited", configure, priority=900)
+    app.connect("env-before-read-docs", execute_side_by_side)
     app.connect("html-page-context", add_notebook_buttons, priority=900)
     app.connect("build-finished", write_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

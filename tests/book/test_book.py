@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+from execute_pages import cores  # noqa: E402
 from myst_index import Book, pages_in_toc  # noqa: E402
 
 
@@ -55,7 +58,7 @@ def tiny(root: Path, **pages: str) -> Path:
     return root
 
 
-def build(root: Path) -> subprocess.CompletedProcess[str]:
+def build(root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """The command of `make book`, less its `rm`: the extension has to do without it."""
     command = [
         sys.executable,
@@ -67,7 +70,7 @@ def build(root: Path) -> subprocess.CompletedProcess[str]:
         f"{root}/_config.yml",
     ]
     command += ["--toc", f"{root}/_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -130,6 +133,81 @@ def test_a_sound_page_builds_and_a_failed_cell_fails_every_time(tmp_path: Path) 
         failed = build(root)
         assert failed.returncode != 0, f"the {attempt} build after planting an error passed"
         assert "planted" in failed.stdout + failed.stderr
+
+
+def cell(code: str) -> str:
+    """A code cell that first leaves a line in `runs.txt`, so that executions can be counted."""
+    return f"```{{code-cell}} ipython3\nopen('runs.txt', 'a').write('run\\n')\n{code}\n```\n"
+
+
+def meeting(me: str, other: str) -> str:
+    """A page that ends only where the other one is being executed at the same time."""
+    return cell(f"""\
+import os, pathlib, time
+pathlib.Path("{me}.here").touch()
+for _ in range(200):
+    if pathlib.Path("{other}.here").exists():
+        break
+    time.sleep(0.1)
+else:
+    raise RuntimeError("alone")
+print("threads:", os.environ["OMP_NUM_THREADS"])
+{{"{me}": 1}}""")
+
+
+def executed(root: Path) -> dict[str, Any]:
+    """What the cache holds, by hash, without the ids that are drawn anew at each reading."""
+    found = (root / "_build" / ".jupyter_cache").glob("*/executed/*/base.ipynb")
+    notebooks = {path.parent.name: json.loads(path.read_text()) for path in found}
+    for notebook in notebooks.values():
+        for code in notebook["cells"]:
+            code.pop("id", None)
+    return notebooks
+
+
+@pytest.mark.skipif(cores() < 2, reason="on one core pages are executed one after the other")
+def test_pages_are_executed_side_by_side_and_once(tmp_path: Path) -> None:
+    pages = {"index": "# Start\n", "03_page": HEAD + "# A\n\n" + meeting("a", "b")}
+    root = tiny(tmp_path / "ours", **pages, **{"04_page": HEAD + "# B\n\n" + meeting("b", "a")})
+    for attempt in ("first", "second"):
+        done = build(root, OMP_NUM_THREADS="4")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("03_page: executed in" in done.stdout) == (attempt == "first")
+        assert (root / "book" / "runs.txt").read_text() == "run\n" * 2, f"the {attempt} build executed a page again"
+    assert "threads: 1" in (root / "_build" / "html" / "04_page.html").read_text()
+
+    # By itself myst-nb runs one page after the other. What it stores is the same, to the byte.
+    alone = tiny(tmp_path / "alone", **pages)
+    (alone / "book" / "_ext" / "execute_pages.py").write_text("def execute_side_by_side(app, env, names): ...\n")
+    (alone / "book" / "b.here").touch()
+    assert build(alone).returncode == 0
+    ((key, wanted),) = executed(alone).items()
+    assert executed(root)[key] == wanted
+    assert wanted["cells"][0]["outputs"], "nothing to compare"
+
+
+def test_pages_that_fail_name_themselves_and_stop_no_other(tmp_path: Path) -> None:
+    pages = {"03_raises": cell("1 / 0"), "04_dies": cell("import os; os._exit(1)"), "08_sound": cell("print(2 * 21)")}
+    root = tiny(tmp_path, index="# Start\n", **{name: f"{HEAD}# Page\n\n{code}" for name, code in pages.items()})
+    for runs in (3, 5):
+        failed = build(root)
+        said = failed.stdout + failed.stderr
+        assert failed.returncode != 0
+        for wanted in ("book/03_raises.md:8\n", "book/04_dies.md:8\n", "ZeroDivisionError", "DeadKernelError"):
+            assert wanted in said, said
+        assert "\n1 / 0\n" in said, "the cell is not shown"
+        assert "\nimport os; os._exit(1)\n" in said, "the cell is not shown"
+        assert "\n03_raises, 04_dies: " in said, "the last lines name them once more"
+        assert (root / "book" / "runs.txt").read_text() == "run\n" * runs, "the sound page was not executed once"
+        report = (root / "_build" / "html" / "reports" / "03_raises.err.log").read_text()
+        assert "ZeroDivisionError" in report
+        assert "\x1b" not in report
+
+    (root / "book" / "03_raises.md").write_text(f"{HEAD}# Page\n\n{cell('1 / 1')}")
+    (root / "book" / "04_dies.md").write_text(f"{HEAD}# Page\n\n{cell('1 / 2')}")
+    mended = build(root)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert not (root / "_build" / "html" / "reports").exists()
 
 
 def test_a_broken_reference_fails(tmp_path: Path) -> None:
