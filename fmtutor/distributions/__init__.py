@@ -32,31 +32,57 @@ __all__ = [
 
 
 class StandardNormal(Target):
-    """Independent standard normal numbers of any event shape: the noise at t = 0.
+    """Independent normal numbers of mean 0 and any event shape: the noise at t = 0.
+
+    Args:
+        event: the shape of one draw.
+        scale: the standard deviation. A path that does not start at noise of scale 1 needs another: the source of
+            `VarianceExploding` is `StandardNormal(2, scale=10.0)`, up to the data that lie below the noise.
+
+    Raises:
+        ValueError: a size is not a whole number of at least 1, or `scale` is not above 0.
 
     Example:
         >>> StandardNormal(2).log_prob(torch.zeros(1, 2)), StandardNormal(2).entropy()
         (tensor([-1.8379]), tensor(2.8379))
         >>> StandardNormal(1, 8, 8).sample((5,)).shape
         torch.Size([5, 1, 8, 8])
+        >>> StandardNormal(2, scale=10.0).stddev
+        tensor([10., 10.])
     """
 
-    def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
-        return self._normal(n, *self.event_shape, generator=generator)
+    def __init__(self, *event: int, scale: float = 1.0) -> None:
+        super().__init__(*event)
+        self.scale = _validate.positive("scale", scale)
 
-    def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
-        rows = _validate.flat(self._rows(value))
-        log_prob = -0.5 * (rows**2).sum(1) - 0.5 * rows.shape[1] * math.log(2 * math.pi)
-        return log_prob.reshape(value.shape[: value.dim() - len(self.event_shape)])
+    def _settings(self) -> list[str]:
+        return [*map(str, self.event_shape), *([] if self.scale == 1 else super()._settings())]
+
+    def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
+        return self.scale * self._normal(n, *self.event_shape, generator=generator)
+
+    def _log_density(self, rows: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        square = (_validate.flat(rows) ** 2).sum(1) / self.scale**2
+        return -0.5 * square - self.event_shape.numel() * (0.5 * math.log(2 * math.pi) + math.log(self.scale))
 
     def entropy(self) -> Float[Tensor, ""]:
-        return self._like + 0.5 * self.event_shape.numel() * (1 + math.log(2 * math.pi))
+        each = 0.5 * (1 + math.log(2 * math.pi)) + math.log(self.scale)
+        return self._everywhere(self.event_shape.numel() * each)
+
+    @property
+    def mean(self) -> Float[Tensor, "*event"]:
+        return self._of_event(0.0)
+
+    @property
+    def variance(self) -> Float[Tensor, "*event"]:
+        return self._of_event(self.scale**2)
 
     def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        x, alpha, sigma = self._seen(x, alpha, sigma)
-        return alpha * x / (alpha**2 + sigma**2)
+        at, alpha, sigma = self._seen(x, alpha, sigma)
+        part = alpha * self.scale**2 / ((alpha * self.scale) ** 2 + sigma**2)
+        return (part * at).to(x.dtype)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         x, alpha, sigma = self._seen(x, alpha, sigma)
-        scale = torch.sqrt(alpha**2 + sigma**2)
-        return self.log_prob(x / scale) - self.event_shape.numel() * torch.log(scale).flatten()
+        spread = torch.sqrt((alpha * self.scale) ** 2 + sigma**2) / self.scale
+        return self._log_density(x / spread) - self.event_shape.numel() * torch.log(spread).flatten()

@@ -6,13 +6,15 @@ Chapter 3 draws the marginal velocity of a few points; chapter 8 does the same w
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.distributions import constraints
 
 from fmtutor import _validate
-from fmtutor.distributions.target import Target
+from fmtutor.distributions.target import Target, wide
 
 _CHUNK = 2**24  # numbers in one block of a comparison of every x with every data point: 128 MB in float64
 
@@ -43,30 +45,60 @@ class GaussianMixture(Target):
         if weights.shape != means.shape[:1] or (weights < 0).any() or weights.sum() == 0:
             raise ValueError(f"weights must be {len(means)} numbers, none negative, not all 0, got {weights}")
         self.means, self.scale = means, _validate.positive("scale", scale, or_zero=True)
-        weights = weights.to(means)
+        weights = weights.to(wide(means))
         self.weights = weights / weights.sum()
         self._like = means.new_zeros(())
+
+    def to(self, *args: object, **kwargs: object) -> Self:
+        moved = super().to(*args, **kwargs)
+        moved.weights = self.weights.to(wide(moved._like))  # probabilities keep their digits, and their sum of one
+        return moved
+
+    def _settings(self) -> list[str]:
+        return [f"means={_shown(self.means)}", f"scale={self.scale!r}", f"weights={_shown(self.weights)}"]
 
     def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n *event"]:
         picked = self.means[torch.multinomial(self.weights, n, replacement=True, generator=generator)]
         return picked + self.scale * self._normal(n, *self.event_shape, generator=generator) if self.scale else picked
 
-    def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
+    def _log_density(self, rows: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        self._must_be_thick("density without noise")
+        return self._compare(rows, rows.new_ones(len(rows)), rows.new_zeros(len(rows)))[1]
+
+    @property
+    def mean(self) -> Float[Tensor, "*event"]:
+        return self._of_event(self._moments()[0])
+
+    @property
+    def variance(self) -> Float[Tensor, "*event"]:
+        return self._of_event(self._moments()[1] + self.scale**2)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        self._must_be_thick("support that torch could describe")
+        return super().support
+
+    def _moments(self) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*event"]]:
+        """Mean and variance of the centres, in float64."""
+        means, weights = _validate.flat(self.means.double()), self.weights.double()
+        weights = weights / weights.sum()
+        mean = weights @ means
+        variance = weights @ (means - mean).square()
+        return mean.reshape(self.event_shape), variance.reshape(self.event_shape)
+
+    def _must_be_thick(self, what: str) -> None:
         if self.scale == 0:
-            raise NotImplementedError(f"{type(self).__name__} is a set of points: it has no density without noise")
-        rows = self._rows(value)
-        log_prob = self._compare(rows, rows.new_ones(len(rows)), rows.new_zeros(len(rows)))[1]
-        return log_prob.reshape(value.shape[: value.dim() - len(self.event_shape)])
+            raise NotImplementedError(f"{type(self).__name__} is a set of points: it has no {what}")
 
     def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        wide, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
-        mean = self._compare(wide, alpha.flatten(), sigma.flatten())[0]
+        at, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
+        mean = self._compare(at, alpha.flatten(), sigma.flatten())[0]
         gain = alpha * self.scale**2 / (alpha**2 * self.scale**2 + sigma**2)
-        return (mean + gain * (wide - alpha * mean)).to(x.dtype)
+        return (mean + gain * (at - alpha * mean)).to(x.dtype)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        wide, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
-        return self._compare(wide, alpha.flatten(), sigma.flatten())[1].to(x.dtype)
+        at, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
+        return self._compare(at, alpha.flatten(), sigma.flatten())[1].to(wide(x).dtype)
 
     def responsibilities(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch k"]:
         """The probability of each component given that `alpha x1 + sigma x0 = x`, `(batch, components)`."""
@@ -79,7 +111,8 @@ class GaussianMixture(Target):
         variance = (alpha * self.scale) ** 2 + sigma**2
         square = ((x[:, None] - alpha[:, None, None] * means) ** 2).sum(-1)
         log_normal = -0.5 * square / variance[:, None] - 0.5 * x.shape[1] * torch.log(2 * math.pi * variance)[:, None]
-        return log_normal + torch.log(self.weights.to(x))
+        weights = self.weights.to(x)
+        return log_normal + torch.log(weights / weights.sum())  # their sum is one to the digits of x
 
     def _compare(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The average component centre as seen from each x, and the log-density there, in blocks that fit in memory."""
@@ -95,7 +128,7 @@ class GaussianMixture(Target):
     def entropy(self) -> Float[Tensor, ""]:
         if len(self.means) > 1 or self.scale == 0:
             raise NotImplementedError("the entropy of a mixture of Gaussians is not known in closed form")
-        return self._like + self.event_shape.numel() * (0.5 * (1 + math.log(2 * math.pi)) + math.log(self.scale))
+        return self._everywhere(self.event_shape.numel() * (0.5 * (1 + math.log(2 * math.pi)) + math.log(self.scale)))
 
 
 class EightGaussians(GaussianMixture):
@@ -110,6 +143,10 @@ class EightGaussians(GaussianMixture):
     def __init__(self, radius: float = 2.0, scale: float = 0.1) -> None:
         angle = torch.arange(8) * math.pi / 4
         super().__init__(radius * torch.stack([torch.cos(angle), torch.sin(angle)], 1), scale)
+        self.radius = radius
+
+    def _settings(self) -> list[str]:
+        return [f"radius={self.radius!r}", f"scale={self.scale!r}"]
 
 
 class Empirical(GaussianMixture):
@@ -128,3 +165,11 @@ class Empirical(GaussianMixture):
 
     def __init__(self, data: Float[Tensor, "n *event"]) -> None:
         super().__init__(_validate.finite("data", data), scale=0.0)
+
+    def _settings(self) -> list[str]:
+        return [f"data={_shown(self.means)}"]
+
+
+def _shown(x: Tensor) -> str:
+    """A few numbers as they are, many by their shape."""
+    return str(x.tolist()) if x.numel() <= 8 and x.device.type == "cpu" else f"<tensor of shape {tuple(x.shape)}>"

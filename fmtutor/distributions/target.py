@@ -11,13 +11,22 @@ from typing import Self
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from fmtutor import _validate
 
 
+def wide(x: Tensor) -> Tensor:
+    """`x` in float32 at least: half precision is for storing numbers, a sum of them needs more digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Target(Distribution):
-    """A torch Distribution that moves between devices and draws from a generator; its `batch_shape` is empty."""
+    """A torch Distribution that moves between devices, draws from a generator and is exact about itself.
+
+    Densities and entropies are in the dtype of what was asked, but never below float32: a log-density of many numbers,
+    rounded to bfloat16, is wrong by tens of nats. What a distribution does not know, it says by name.
+    """
 
     arg_constraints: dict = {}
 
@@ -38,7 +47,7 @@ class Target(Distribution):
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
         """Draws of shape `(*sample_shape, *event)`, from torch's global generator unless another is given."""
-        shape, generator = _validate.sample_shape(sample_shape), _validate.random(generator)
+        shape, generator = _validate.sample_shape(sample_shape) + self.batch_shape, _validate.random(generator)
         n = shape.numel()
         with torch.no_grad():
             return self._draw(max(n, 1), generator)[:n].reshape(shape + self.event_shape)
@@ -56,12 +65,71 @@ class Target(Distribution):
         return torch.randint(high, (n,), generator=generator, device=self._like.device)
 
     def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
-        """The log-density at `value`, in nats."""
+        """The log-density at `value`, in nats.
+
+        Raises:
+            TypeError: `value` does not hold floating-point numbers.
+            ValueError: `value` does not end in the event shape, or is not finite.
+            NotImplementedError: this distribution does not know its density.
+        """
+        rows = self._rows(value)
+        sample = value.shape[: value.dim() - len(self.event_shape)]
+        return self._log_density(rows).reshape(sample).expand(torch.broadcast_shapes(sample, self.batch_shape))
+
+    def _log_density(self, rows: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
         raise NotImplementedError(f"the density of {type(self).__name__} is not known")
 
     def entropy(self) -> Float[Tensor, ""]:
         """`-E[log p(x)]`, in nats."""
         raise NotImplementedError(f"the entropy of {type(self).__name__} is not known in closed form")
+
+    @property
+    def mean(self) -> Float[Tensor, "*event"]:
+        """`E[x]`."""
+        raise NotImplementedError(f"the mean of {self} is not known in closed form")
+
+    @property
+    def variance(self) -> Float[Tensor, "*event"]:
+        """`E[(x - mean)^2]` of each number of an event; its root is `stddev`."""
+        raise NotImplementedError(f"the variance of {self} is not known in closed form")
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where the density is above zero, as torch describes it: `support.check(x)`."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Size | list[int] | tuple[int, ...], _instance: object = None) -> Self:
+        """A copy that stands for independent copies in `batch_shape`, as torch's mixtures and `Independent` need them.
+
+        Example:
+            >>> from fmtutor import Checkerboard
+            >>> Checkerboard().expand((3,)).sample((5,)).shape
+            torch.Size([5, 3, 2])
+        """
+        shape, known = Size(batch_shape), len(self.batch_shape)
+        if shape[max(0, len(shape) - known) :] != self.batch_shape:
+            raise ValueError(f"batch_shape must end in {tuple(self.batch_shape)}, got {tuple(shape)}")
+        expanded = copy.copy(self)
+        expanded._batch_shape = shape
+        return expanded
+
+    def __repr__(self) -> str:
+        batch = f".expand({tuple(self.batch_shape)})" if self.batch_shape else ""
+        return f"{type(self).__name__}({', '.join(self._settings())}){batch}"
+
+    def _settings(self) -> list[str]:
+        """What was chosen, as it is shown."""
+        return [f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_")]
+
+    def _everywhere(self, value: Tensor | float) -> Tensor:
+        """A number that holds for each of a batch, in float32 at least."""
+        return torch.as_tensor(value, dtype=torch.float64).to(wide(self._like)).expand(self.batch_shape)
+
+    def _of_event(self, value: Tensor | float) -> Float[Tensor, "*event"]:
+        """Something known of each number of an event, in our dtype."""
+        return torch.as_tensor(value, dtype=self._like.dtype, device=self._like.device).expand(
+            self.batch_shape + self.event_shape
+        )
 
     def posterior_mean(
         self, x: Float[Tensor, "batch *event"], alpha: Tensor | float, sigma: Tensor | float
@@ -86,11 +154,12 @@ class Target(Distribution):
         raise NotImplementedError(f"the noised density of {type(self).__name__} is not known")
 
     def _seen(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        """The three arguments of the posterior, checked, with the coefficients lined up with x."""
+        """The three arguments of the posterior, checked, in float32 at least, the coefficients lined up with x."""
         _validate.finite("x", x)
         if x.shape[1:] != self.event_shape or x.dim() == 0:
             wanted = ", ".join(["batch", *map(str, self.event_shape)])
             raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
+        x = wide(x)
         alpha, sigma = _validate.per_row("alpha", alpha, x), _validate.per_row("sigma", sigma, x)
         _validate.finite("alpha", alpha)
         if sigma.device.type == "cpu" and not (sigma > 0).all():
@@ -98,12 +167,12 @@ class Target(Distribution):
         return x, alpha, _validate.finite("sigma", sigma)
 
     def _rows(self, value: Tensor) -> Tensor:
-        """`value` of shape `(*sample, *event)` as `(batch, *event)`, checked."""
+        """`value` of shape `(*sample, *event)` as `(batch, *event)`, checked, in float32 at least."""
         _validate.finite("value", value)
         events = len(self.event_shape)
         if value.dim() < events or value.shape[value.dim() - events :] != self.event_shape:
             raise ValueError(f"value must end in the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
-        return value.reshape(-1, *self.event_shape)
+        return wide(value).reshape(-1, *self.event_shape)
 
 
 def draw(name: str, distribution: Distribution, n: int, generator: Generator | None) -> Tensor:

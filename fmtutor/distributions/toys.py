@@ -6,15 +6,17 @@ Small enough to draw, hard enough to fail on, and each knows its own density. Ch
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.distributions import constraints
 
 from fmtutor import _validate
 from fmtutor.distributions.intervals import gauss_legendre, truncated_normal
 from fmtutor.distributions.mixtures import GaussianMixture
-from fmtutor.distributions.target import Target
+from fmtutor.distributions.target import Target, wide
 
 
 class Checkerboard(Target):
@@ -40,22 +42,39 @@ class Checkerboard(Target):
         column = self._index(n, 4, generator) - 2
         row = 2 * self._index(n, 2, generator) - 2 + column % 2
         corner = torch.stack([column, row], 1)
-        inside = self._uniform(n, 2, generator=generator).clamp(max=1 - 4 * torch.finfo(self._like.dtype).eps)
-        return self.size * (corner + inside)  # without the clamp, rounding lifts a few onto the next square
+        edge = 4 * torch.finfo(self._like.dtype).eps  # so close to a side, rounding lifts a few onto the next square
+        inside = self._uniform(n, 2, generator=generator).clamp(edge, 1 - edge)
+        return self.size * (corner + inside)
 
-    def log_prob(self, value: Float[Tensor, "*sample 2"]) -> Float[Tensor, "*sample"]:
-        cell = torch.floor(self._rows(value) / self.size)
-        dark = ((cell >= -2) & (cell < 2)).all(1) & (cell.sum(1) % 2 == 0)
-        log_prob = torch.where(dark, -self.entropy().to(value), -math.inf)
-        return log_prob.reshape(value.shape[:-1])
+    def _log_density(self, rows: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+        return torch.where(self._dark(rows), rows.new_tensor(-math.log(8 * self.size**2)), -math.inf)
+
+    def _dark(self, rows: Float[Tensor, "... 2"]) -> Tensor:
+        cell = torch.floor(rows / self.size)
+        return ((cell >= -2) & (cell < 2)).all(-1) & (cell.sum(-1) % 2 == 0)
 
     def entropy(self) -> Float[Tensor, ""]:
-        return self._like + math.log(8 * self.size**2)
+        return self._everywhere(math.log(8 * self.size**2))
+
+    @property
+    def mean(self) -> Float[Tensor, "2"]:
+        return self._of_event(0.0)
+
+    @property
+    def variance(self) -> Float[Tensor, "2"]:
+        return self._of_event(
+            4 / 3 * self.size**2
+        )  # each coordinate alone is uniform on the whole side, 4 squares long
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return _DarkSquares(self)
 
     def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch 2"]:
         joint, place = self._squares(*self._seen(x, alpha, sigma))
         weight = torch.softmax(joint.flatten(1), 1).reshape(-1, 4, 4)
-        return torch.stack([(weight.sum(2) * place[:, 0]).sum(1), (weight.sum(1) * place[:, 1]).sum(1)], 1)
+        mean = [(weight.sum(2) * place[:, 0]).sum(1), (weight.sum(1) * place[:, 1]).sum(1)]
+        return torch.stack(mean, 1).to(x.dtype)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, " batch"]:
         return torch.logsumexp(self._squares(*self._seen(x, alpha, sigma))[0].flatten(1), 1)
@@ -70,6 +89,18 @@ class Checkerboard(Target):
         cell = torch.arange(4, device=x.device)
         dark = (cell[:, None] + cell) % 2 == 0
         return torch.where(dark, joint, -math.inf), edge + self.size * (0.5 + place)
+
+
+class _DarkSquares(constraints.Constraint):
+    """Membership of the dark squares of a board."""
+
+    event_dim = 1
+
+    def __init__(self, board: Checkerboard) -> None:
+        self.board = board
+
+    def check(self, value: Float[Tensor, "*sample 2"]) -> Tensor:
+        return self.board._dark(wide(value))
 
 
 class _Ridge(Target):
@@ -89,6 +120,11 @@ class _Ridge(Target):
         means = torch.cat([self._curve(parameter, torch.full((self.nodes,), arm)) for arm in range(self.arms)])
         self._mixture = GaussianMixture(means, scale, weight.repeat(self.arms))
 
+    def to(self, *args: object, **kwargs: object) -> Self:
+        moved = super().to(*args, **kwargs)
+        moved._mixture = self._mixture.to(moved._like.device)  # its nodes define the density: they stay in float64
+        return moved
+
     def _quadrature(self) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
         """Parameters in [0, 1] and their weights, in float64."""
         node, weight = gauss_legendre(self.nodes, 0.0, 1.0)
@@ -103,8 +139,16 @@ class _Ridge(Target):
         on_curve = self._curve(self._uniform(n, generator=generator), arm)
         return on_curve + self.scale * self._normal(n, 2, generator=generator)
 
-    def log_prob(self, value: Float[Tensor, "*sample 2"]) -> Float[Tensor, "*sample"]:
-        return self._mixture.log_prob(value)
+    def _log_density(self, rows: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+        return self._mixture._log_density(rows)
+
+    @property
+    def mean(self) -> Float[Tensor, "2"]:
+        return self._of_event(self._mixture.mean)
+
+    @property
+    def variance(self) -> Float[Tensor, "2"]:
+        return self._of_event(self._mixture.variance)
 
     def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch 2"]:
         return self._mixture.posterior_mean(x, alpha, sigma)
@@ -182,23 +226,35 @@ class Pinwheel(Target):
         tensor([-5.2732])
     """
 
+    _centre, _scale = (2.0, 0.0), (0.6, 0.2)
+
     def __init__(self, arms: int = 5, bend: float = 0.6) -> None:
         super().__init__(2)
         _validate.positive("the size of bend", abs(_validate.number("bend", bend)), or_zero=True)
         self.arms, self.bend = _validate.whole("arms", arms), bend
-        self._centre, self._scale = torch.tensor([2.0, 0.0]), torch.tensor([0.6, 0.2])
 
     def _draw(self, n: int, generator: Generator | None) -> Float[Tensor, "n 2"]:
         arm = self._index(n, self.arms, generator)
-        straight = self._centre + self._scale * self._normal(n, 2, generator=generator)
+        noise = self._normal(n, 2, generator=generator)
+        straight = noise.new_tensor(self._centre) + noise.new_tensor(self._scale) * noise
         return _turn(straight, self._angle(straight, arm))
 
-    def log_prob(self, value: Float[Tensor, "*sample 2"]) -> Float[Tensor, "*sample"]:
-        rows = self._rows(value)
-        centre, scale = self._centre.to(rows), self._scale.to(rows)
+    def _log_density(self, rows: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+        centre, scale = rows.new_tensor(self._centre), rows.new_tensor(self._scale)
         straight = torch.stack([_turn(rows, -self._angle(rows, torch.tensor(k))) for k in range(self.arms)])
         log_arm = -0.5 * (((straight - centre) / scale) ** 2).sum(-1) - torch.log(2 * math.pi * scale.prod())
-        return (torch.logsumexp(log_arm, 0) - math.log(self.arms)).reshape(value.shape[:-1])
+        return torch.logsumexp(log_arm, 0) - math.log(self.arms)
+
+    @property
+    def mean(self) -> Float[Tensor, "2"]:
+        return self._of_event(0.0) if self.arms > 1 else super().mean
+
+    @property
+    def variance(self) -> Float[Tensor, "2"]:
+        """From three arms on, E|x|^2 is shared equally by the axes, and it is that of a straight arm."""
+        if self.arms < 3:
+            return super().variance
+        return self._of_event(sum(number**2 for number in self._centre + self._scale) / 2)
 
     def _angle(self, x: Float[Tensor, "n 2"], arm: Tensor) -> Float[Tensor, " n"]:
         return self.bend * torch.linalg.vector_norm(x, dim=1) + arm.to(x) * (2 * math.pi / self.arms)
