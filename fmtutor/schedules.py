@@ -19,7 +19,8 @@ class Schedule:
     """The two coefficients of `xt = alpha(t) x1 + sigma(t) x0`, and their derivatives.
 
     A new schedule writes `alpha` and `sigma`, elementwise functions of a tensor; forward-mode autodiff supplies the
-    derivatives. Override those too only where a formula reads better.
+    derivatives. Override those too where a formula reads better, or keeps digits at the ends: near t = 1 what is small
+    is best written in 1 - t, which is exact there.
 
     Example:
         >>> class Cubic(Schedule):
@@ -94,11 +95,10 @@ class VariancePreserving(Schedule):
     """The path of the variance-preserving diffusion: `alpha^2 + sigma^2 = 1`, with a noise rate linear in time.
 
     `alpha(t) = exp(-T(1 - t) / 2)` with `T(s) = beta_min s + (beta_max - beta_min) s^2 / 2`. Two things to know about
-    its
-    ends: `alpha(0)` is not 0 (0.0066 for the defaults), so the path never quite starts at pure noise; and `d_sigma` is
-    infinite at t = 1.
+    its ends: `alpha(0)` is not 0 (0.0066 for the defaults), so the path never quite starts at pure noise; and
+    `d_sigma` is infinite at t = 1.
 
-    Source: Song et al. (2021), appendix B, with time reversed; Lipman et al. (2023), equation 19.
+    Source: Song et al. (2021), appendix B, with time reversed; Lipman et al. (2023), equation 18.
 
     Args:
         beta_min: the noise rate at the data end, above 0.
@@ -127,13 +127,21 @@ class VariancePreserving(Schedule):
     def sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.sqrt(-torch.expm1(-self._total_noise(t)))  # sqrt(1 - alpha^2) without the cancellation near t = 1
 
+    def d_alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        rate = self.beta_min + (self.beta_max - self.beta_min) * (1 - t)
+        return 0.5 * rate * self.alpha(t)
+
+    def d_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)  # alpha^2 + sigma^2 stays 1
+
 
 class VarianceExploding(Schedule):
     """The path of the variance-exploding diffusion: `alpha = 1`, `sigma` falls geometrically to `sigma_min`.
 
-    Its source is not standard normal: at t = 0 it is the data with noise of scale `sigma_max` on top.
+    Its source is not standard normal: at t = 0 it is the data with noise of scale `sigma_max` on top, so what is drawn
+    to start from is `StandardNormal(dim, scale=sigma_max)`.
 
-    Source: Song et al. (2021), appendix B, with time reversed; Lipman et al. (2023), equation 18.
+    Source: Song et al. (2021), appendix B, with time reversed; Lipman et al. (2023), equation 16.
 
     Args:
         sigma_min: the noise at t = 1, in units of the data, above 0.
@@ -164,6 +172,9 @@ class VarianceExploding(Schedule):
     def sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** (1 - t)
 
+    def d_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return math.log(self.sigma_min / self.sigma_max) * self.sigma(t)
+
 
 class Cosine(Schedule):
     """The trigonometric path: `alpha = sin(pi t / 2)`, `sigma = cos(pi t / 2)`, so `alpha^2 + sigma^2 = 1`.
@@ -180,6 +191,12 @@ class Cosine(Schedule):
 
     def sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.sin(0.5 * math.pi * (1 - t))  # cos(pi t / 2), but exactly 0 at t = 1
+
+    def d_alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return 0.5 * math.pi * self.sigma(t)
+
+    def d_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return -0.5 * math.pi * self.alpha(t)
 
 
 class Polynomial(Schedule):
@@ -207,4 +224,11 @@ class Polynomial(Schedule):
         return t**self.n
 
     def sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return 1 - t**self.n
+        late = t.clamp(min=0.5)  # there 1 - t is exact, and 1 - t^n is not: expm1 and log1p keep its digits
+        return torch.where(t < 0.5, 1 - t**self.n, 0 - torch.expm1(self.n * torch.log1p(late - 1)))
+
+    def d_alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return self.n * t ** (self.n - 1)
+
+    def d_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return -self.d_alpha(t)

@@ -87,17 +87,77 @@ def test_alpha_and_sigma_on_the_circle(name: str) -> None:
     assert not torch.allclose(s.alpha(INNER) + s.sigma(INNER), torch.ones_like(INNER))  # that is the linear path's
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize("name", ["linear", "vp", "ve", "cosine"])
-def test_sigma_keeps_its_digits_close_to_the_data(name: str, dtype: torch.dtype) -> None:
-    t = 1 - 2.0 ** -torch.arange(2, 21, dtype=dtype)
+def in_forty_digits(s: Schedule, t: float) -> list[mp.mpf]:
+    """alpha, sigma, d_alpha and d_sigma from their definitions, the settings as the floats they are."""
+    t, half = mp.mpf(t), mp.pi / 2
+    if isinstance(s, Linear):
+        rest = 1 - mp.mpf(s.sigma_min)
+        return [t, 1 - rest * t, mp.mpf(1), -rest]
+    if isinstance(s, Cosine):
+        alpha, sigma = mp.sin(half * t), mp.sin(half * (1 - t))
+        return [alpha, sigma, half * sigma, -half * alpha]
+    if isinstance(s, Polynomial):
+        n = mp.mpf(s.n)
+        return [t**n, 1 - t**n, n * t ** (n - 1), -n * t ** (n - 1)]
+    if isinstance(s, VarianceExploding):
+        low, high = mp.mpf(s.sigma_min), mp.mpf(s.sigma_max)
+        sigma = low**t * high ** (1 - t)
+        return [mp.mpf(1), sigma, mp.mpf(0), sigma * (mp.log(low) - mp.log(high))]
+    low, high = mp.mpf(s.beta_min), mp.mpf(s.beta_max)  # type: ignore[attr-defined]
+    noise, rate = low * (1 - t) + (high - low) * (1 - t) ** 2 / 2, low + (high - low) * (1 - t)
+    sigma = mp.sqrt(1 - mp.exp(-noise))
+    return [
+        mp.exp(-noise / 2),
+        sigma,
+        rate / 2 * mp.exp(-noise / 2),
+        -rate / 2 * mp.exp(-noise) / sigma if sigma else -mp.inf,
+    ]
+
+
+ENDS = [
+    *(Linear(sigma_min) for sigma_min in (0.0, 1e-5, 0.1, 1.0)),
+    *(VariancePreserving(), VariancePreserving(beta_min=0.5, beta_max=4.0), VariancePreserving(beta_min=1e-3)),
+    *(VarianceExploding(), VarianceExploding(sigma_min=1e-3, sigma_max=50.0)),
+    *(Polynomial(n) for n in (1, 1.5, 2.0, 2.5, 7.0)),
+    Cosine(),
+]
+
+
+def wrong_digits(found: Tensor, truth: list[mp.mpf]) -> Tensor:
+    """Of each number, its distance from the truth in roundings of the truth."""
+    info = torch.finfo(found.dtype)
     with mp.workdps(40):
-        truth = torch.tensor([float(exact(name, float(x))[1]) for x in t], dtype=F64)
-    eps = 8 * torch.finfo(dtype).eps
-    assert ((SCHEDULES[name].sigma(t).double() / truth - 1).abs() < eps).all()
-    if dtype == torch.float32 and name == "cosine":
-        naive = torch.cos(0.5 * math.pi * t)  # what the formula invites one to write
-        assert not ((naive.double() / truth - 1).abs() < eps).all()
+        each = [
+            mp.mpf(0) if mp.mpf(a) == b else abs(mp.mpf(a) - b) / (info.eps * abs(b) + mp.mpf(info.tiny))
+            for a, b in zip(found.double().tolist(), truth, strict=True)
+        ]
+    return torch.tensor([float(x) for x in each])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("s", ENDS, ids=repr)
+def test_digits_at_the_first_and_last_floats(s: Schedule, dtype: torch.dtype) -> None:
+    """Everything to 20 roundings, in the first floats after t = 0, in the last before t = 1, and between."""
+    info = torch.finfo(dtype)
+    small = torch.cat([2.0 ** -torch.arange(1, 30, dtype=dtype), torch.tensor([0.0, info.tiny, info.eps], dtype=dtype)])
+    t = torch.cat([small, 1 - small, 1 - torch.arange(1, 9, dtype=dtype) * info.eps / 2, torch.rand(9, dtype=dtype)])
+    assert (t == 1 - info.eps / 2).any()  # the last float of all
+    with mp.workdps(40):
+        truth = list(zip(*(in_forty_digits(s, float(x)) for x in t), strict=True))
+    for f, wanted in zip((s.alpha, s.sigma, s.d_alpha, s.d_sigma), truth, strict=True):
+        assert wrong_digits(f(t), list(wanted)).max() < 20, f.__name__
+
+
+def test_what_the_formulas_invite_one_to_write_loses_its_digits() -> None:
+    """In the last floats of float32 before t = 1, and VP's slope at t = 0."""
+    t, half = 1 - torch.arange(1, 9) * torch.finfo(torch.float32).eps / 2, math.pi / 2
+    with mp.workdps(40):
+        cosine, power = ([in_forty_digits(s, float(x)) for x in t] for s in (Cosine(), Polynomial(1.5)))
+        start = in_forty_digits(VariancePreserving(), 0.0)
+    assert wrong_digits(torch.cos(half * t), [row[1] for row in cosine]).max() > 1e5
+    assert wrong_digits(half * torch.cos(half * t), [row[2] for row in cosine]).max() > 1e5
+    assert wrong_digits(1 - t**1.5, [row[1] for row in power]).max() > 1e5
+    assert wrong_digits(Schedule.d_sigma(VariancePreserving(), torch.zeros(1)), [start[3]]).max() > 100
 
 
 @settings(deadline=None, max_examples=30)
