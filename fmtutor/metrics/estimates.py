@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 
@@ -35,13 +35,20 @@ class Estimate(NamedTuple):
         return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
 
 
+def nats(name: str, value: Tensor) -> Tensor:
+    """`value`, a log-density or an entropy, in float64, unless it comes in half precision: that rounds nats away."""
+    if value.dtype in (torch.float16, torch.bfloat16):
+        raise TypeError(f"{name} must be in torch.float32 at least, got {value.dtype}, which rounds whole nats away")
+    return value.cpu().double()
+
+
 def log_prob(name: str, distribution: Distribution, x: Tensor) -> Float[Tensor, " n"]:
-    """Log-density at `n` points, ten thousand at a time."""
+    """Log-density at `n` points in float64, computed ten thousand at a time."""
     values = torch.cat([distribution.log_prob(chunk) for chunk in x.split(10_000)])
     if values.shape != x.shape[:1] or values.isnan().any():
         came = f"shape {tuple(values.shape)}" if values.shape != x.shape[:1] else "NaN"
         raise ValueError(f"{name}.log_prob must give one number for each of {len(x)} points, got {came}")
-    return values
+    return nats(f"{name}.log_prob", values)
 
 
 def estimate(values: Float[Tensor, " n"]) -> Estimate:
@@ -49,3 +56,10 @@ def estimate(values: Float[Tensor, " n"]) -> Estimate:
     values = values.cpu().double()
     error = float(values.std() / math.sqrt(len(values)))
     return Estimate(float(values.mean()), error if math.isfinite(error) else math.inf)
+
+
+def home(generator: Generator | None, like: Tensor | None = None) -> torch.device:
+    """Where to draw: where the generator lives, or else where the tensor does."""
+    if generator is not None:
+        return generator.device
+    return like.device if like is not None else torch.device("cpu")
