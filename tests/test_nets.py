@@ -82,6 +82,32 @@ def test_octaves_by_hand() -> None:
     torch.testing.assert_close(octaves(torch.tensor([[t]])), torch.tensor([wanted]))
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_whole_network_by_hand(shared: bool) -> None:
+    """Waves of position damped by the noise 1 - t, x itself, the clock, and layers with x sigmoid(x) between."""
+    net, x = VelocityMLP(2, width=5, depth=2, frequencies=3).double(), torch.randn(4, 2).double()
+    t = torch.full((4,), 0.8, dtype=torch.float64) if shared else torch.tensor([0.1, 0.4, 0.8, 1.0]).double()
+
+    def by_hand(noise: torch.Tensor) -> torch.Tensor:
+        w, projection = dict(net.state_dict()), net.position.projection
+        angle, damping = x @ projection, torch.exp(-0.5 * (projection**2).sum(0) * noise[:, None] ** 2)
+        clock = [
+            t,
+            *(torch.sin(math.pi * 2**k * t) for k in range(4)),
+            *(torch.cos(math.pi * 2**k * t) for k in range(4)),
+        ]
+        h = torch.cat([x, damping * torch.sin(angle), damping * torch.cos(angle), torch.stack(clock, 1)], 1)
+        for layer in (0, 2, 4):
+            h = h @ w[f"layers.{layer}.weight"].T + w[f"layers.{layer}.bias"]
+            h = h * torch.sigmoid(h) if layer < 4 else h
+        return h
+
+    found = net(0.8 if shared else t, x)
+    torch.testing.assert_close(found, by_hand(1 - t), rtol=1e-10, atol=1e-10)
+    for wrong in (t, 0 * t, (1 - t) ** 2):  # damped by the wrong end, not at all, by the variance
+        assert (found - by_hand(wrong)).abs().max() > 1e-3
+
+
 def test_no_hidden_layer_is_a_linear_model() -> None:
     net = VelocityMLP(2, depth=0, frequencies=0).double()
     x, y = torch.randn(2, 1, 2).double().unbind()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fmtutor import _validate
+from fmtutor.distributions.target import wide
 from fmtutor.training import fit
 
 
@@ -27,16 +28,10 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int = 1, classes: int = 10, width: int = 32) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, padding=1, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, width, 3, padding=1, stride=2),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
+        layers: list[nn.Module] = []
+        for inside, outside, stride in ((channels, width, 1), (width, 2 * width, 2), (2 * width, width, 2)):
+            layers += [nn.Conv2d(inside, outside, 3, padding=1, stride=stride), nn.ReLU()]
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.last = nn.Linear(width, classes)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
@@ -283,7 +278,8 @@ def nearest_distance(images: Float[Tensor, "n *event"], train: Float[Tensor, "m 
         [5.0]
     """
     _pair(images, train, least=1, names=("images", "train"))
-    return torch.cdist(images.flatten(1), train.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    images, train = wide(images.flatten(1)), wide(train.flatten(1))
+    return torch.cdist(images, train, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
 
 
 def _images(name: str, x: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class UNet(nn.Module):
 
     Args:
         channels: of the image, 1 for grey.
-        width: channels of the finest level, a multiple of 8.
+        width: the unit of channels, a multiple of 8.
         multipliers: channels of each level in units of `width`; one level more than there are halvings.
         classes: number of class labels, or None for a field that knows of none.
 
@@ -91,7 +91,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(
             ResidualBlock(2 * b, a, embedding) for a, b in zip(reversed(before), reversed(widths), strict=True)
         )
-        self.last = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+        self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1))
         for parameter in self.last[-1].parameters():
             nn.init.zeros_(parameter)
 

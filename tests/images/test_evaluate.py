@@ -143,6 +143,57 @@ def test_guessing_scores_a_half_however_unequal_the_samples() -> None:
     )
 
 
+def test_every_image_is_asked_about_once_by_a_forest_that_has_not_seen_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forest that writes down what it learns from and what it is asked, and calls all of it real."""
+    learned, asked = [], []
+
+    class Recorder:
+        def __init__(self, trees: int, random_state: int) -> None:
+            assert trees == 7
+
+        def fit(self, x: np.ndarray, y: np.ndarray) -> Recorder:
+            learned.append((x, y))
+            return self
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            asked.append(x)
+            return np.ones(len(x))
+
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", Recorder)
+    few, many = torch.arange(23.0)[:, None], 1000 + torch.arange(90.0)[:, None]  # a row is its own name
+    found = classifier_two_sample(few, many, folds=5, trees=7, generator=seeded())
+    assert found.accuracy == 0.5
+    assert found.error == pytest.approx(math.sqrt(0.25 / 46))
+    every = np.concatenate(asked).ravel()
+    assert len(asked) == 5
+    assert len(every) == len(set(every)) == 46  # all of the small sample, as many of the large one, each once
+    assert set(every[every < 1000]) == set(range(23))
+    assert set(every[every >= 1000]) != set(range(1000, 1023))  # thinned at random, not cut
+    for (x, y), questions in zip(learned, asked, strict=True):
+        assert set(x.ravel()) == set(every) - set(questions.ravel())
+        assert ((x.ravel() >= 1000) == y).all()
+        assert abs(2 * y.mean() - 1) < 1e-9  # as many of each, so that guessing scores a half
+        assert len(questions) in (8, 10)
+
+
+def test_feature_distance_of_unequal_halves_by_the_same_draws() -> None:
+    """Nine real images and seven drawn ones: three sets of four, and by scipy the same distances."""
+    g = seeded(5)
+    real, drawn = torch.randn(9, 2, generator=g).double(), 1 + torch.randn(7, 2, generator=g).double()
+    found = feature_distance(lambda x: 2 * x, drawn, real, repeats=3, generator=seeded(1))
+    g, pairs, whole = seeded(1), [], []
+    for _ in range(3):
+        rows, others = torch.randperm(9, generator=g), torch.randperm(7, generator=g)
+        a, b, c = 2 * drawn[others[:4]], 2 * real[rows[:4]], 2 * real[rows[4:8]]
+        pairs.append((by_scipy(a, b), by_scipy(c, b)))
+        whole.append((by_scipy(2 * drawn[others], b), by_scipy(2 * real[rows[4:]], b)))  # sizes that differ: biased
+    wanted, other = np.array(pairs), np.array(whole)
+    assert found[:2] == pytest.approx(wanted.mean(0))
+    assert found[2:] == pytest.approx(wanted.std(0, ddof=1))
+    assert found[:2] != pytest.approx(other.mean(0), rel=1e-2)
+    assert found[2:] != pytest.approx(wanted.std(0), rel=1e-2)
+
+
 def test_feature_distance_is_its_reference_for_real_images_and_above_it_for_others(judge: Classifier) -> None:
     train, real = digits("train"), digits("test").images
     spare = train.images[torch.randperm(len(train.images), generator=seeded())]
@@ -179,6 +230,9 @@ def test_nearest_distance_finds_copies_and_agrees_with_brute_force() -> None:
     brute = torch.stack([(train - x).flatten(1).norm(dim=1).min() for x in real[:20]])
     torch.testing.assert_close(nearest_distance(real[:20], train), brute)
     assert nearest_distance(real, train).median() > 1
+    for dtype in (torch.bfloat16, torch.float16):  # as the numbers they are, and not rounded again
+        half, other = real[:20].to(dtype) + 100, train.to(dtype) + 100
+        assert nearest_distance(half, other).equal(nearest_distance(half.float(), other.float()))
 
 
 X = torch.zeros(20, 1, 4, 4)
