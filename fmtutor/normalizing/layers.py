@@ -5,6 +5,7 @@ The layers themselves are in `normalizing`, which chapter 1 opens first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -16,7 +17,11 @@ from torch.distributions import Transform, constraints
 
 from fmtutor import _validate
 
+Vectors = Float[Tensor, "*batch dim"]
+Numbers = Float[Tensor, "*batch"]
+
 BOUND = 5.0  # of a log-scale: one layer stretches a coordinate by at most exp(5)
+FLATTEST = math.exp(-BOUND)  # the smallest slope of a layer that has no log-scale
 
 
 class Layer(nn.Module, Transform):
@@ -35,15 +40,15 @@ class Layer(nn.Module, Transform):
         Transform.__init__(self)
         self.dim = _validate.whole("dim", dim)
 
-    def push(self, z: Float[Tensor, "*batch dim"]) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
+    def push(self, z: Vectors) -> tuple[Vectors, Numbers]:
         """From base to data: `(x, log |det dx/dz|)`."""
         raise NotImplementedError
 
-    def pull(self, x: Float[Tensor, "*batch dim"]) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
+    def pull(self, x: Vectors) -> tuple[Vectors, Numbers]:
         """From data to base: `(z, log |det dx/dz|)`."""
         raise NotImplementedError
 
-    def forward(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    def forward(self, z: Vectors) -> Vectors:
         return self.push(z)[0]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -56,6 +61,9 @@ class Layer(nn.Module, Transform):
     def inv(self) -> Layer:
         """The same layer, from data to base: a module too, with the same parameters."""
         return Inverse(self)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}" + (", flip=True" if getattr(self, "flip", False) else "")
 
     def check(self, name: str, x: Tensor) -> Tensor:
         """`x`, if it holds vectors of `dim` numbers in the dtype of the parameters."""
@@ -93,29 +101,6 @@ class Inverse(Layer):
         return -self.layer.log_abs_det_jacobian(y, x)
 
 
-def push(transform: Transform, z: Tensor, events: int) -> tuple[Tensor, Tensor]:
-    """`transform(z)` and its log-determinant, from one pass where the transform is one of ours."""
-    if isinstance(transform, Layer):
-        return transform.push(z)
-    x = transform(z)
-    return x, _rows(transform.log_abs_det_jacobian(z, x), z.dim() - events)
-
-
-def pull(transform: Transform, x: Tensor, events: int) -> tuple[Tensor, Tensor]:
-    """`transform.inv(x)` and the log-determinant of `transform` there, likewise."""
-    if isinstance(transform, Layer):
-        return transform.pull(x)
-    z = transform.inv(x)
-    return z, _rows(transform.log_abs_det_jacobian(z, x), x.dim() - events)
-
-
-def _rows(log_det: Tensor, batch: int) -> Tensor:
-    """One number a draw: a transform that works on each number by itself gives one for each of them."""
-    while log_det.dim() > batch:
-        log_det = log_det.sum(-1)
-    return log_det
-
-
 class MaskedLinear(nn.Linear):
     """A linear map in which the weights at the zeros of a mask do not count."""
 
@@ -132,9 +117,13 @@ class MaskedLinear(nn.Linear):
 def made_masks(dim: int, widths: Sequence[int], flip: bool = False) -> list[Float[Tensor, "outside inside"]]:
     """Masks under which output i depends on the inputs before i alone; there are two outputs for each input.
 
-    Every unit has a rank, and a hidden unit of rank r has heard of the inputs of rank 0 to r, no others.
+    Every unit has a rank, and a hidden unit of rank r has heard of the inputs of rank 0 to r, no others. The ranks go
+    from 0 to `dim - 2`, so a layer needs `dim - 1` units, or some output cannot hear of the input just before it.
 
-    Source: Germain et al. (2015), MADE, equations 12 and 13, with ranks dealt in turn instead of at random.
+    Raises:
+        ValueError: a width is smaller than that.
+
+    Source: Germain et al. (2015), MADE, with ranks dealt in turn instead of at random.
 
     Example:
         >>> made_masks(3, [2])
@@ -147,6 +136,11 @@ def made_masks(dim: int, widths: Sequence[int], flip: bool = False) -> list[Floa
                 [1., 0.],
                 [1., 1.]])]
     """
+    if min(widths) < dim - 1:
+        raise ValueError(
+            f"width must be at least dim - 1 = {dim - 1}, got {min(widths)}: with fewer units some numbers would never "
+            "reach those that have to depend on them"
+        )
     place = torch.arange(dim)
     inputs = place.flip(0) if flip else place
     ranks = [inputs, *(torch.arange(width) % max(dim - 1, 1) for width in widths)]
