@@ -83,7 +83,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: trained(ema="yes"), TypeError, "ema must be a number, got 'yes'"),
     (lambda: trained(checkpoint=""), ValueError, "checkpoint must name a folder"),
     (lambda: trained(optimizer="adam"), TypeError, "optimizer must be a function, got str"),
-    (lambda: trained(generators=None), TypeError, "generators must be a sequence of torch.Generator, got None"),
+    (lambda: trained(generators=None), TypeError, "generators must be a sequence of torch.Generator"),
     (lambda: solve(None, X), TypeError, "velocity must be a function, got NoneType"),
     (lambda: solve(still, X, times=5), TypeError, "times must be a row of numbers, got 5"),
     (lambda: solve(still, X, adjoint=1), TypeError, "adjoint must be True, False or the tensors to reach, got 1"),

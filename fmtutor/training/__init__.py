@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from tqdm.auto import tqdm
 
 from fmtutor import _validate
-from fmtutor.training.checkpoints import load_weights, save_weights
+from fmtutor.training.history import History
+from fmtutor.training.randomness import Source
 from fmtutor.training.run import Run
+from fmtutor.training.weights import load_weights, named, save_weights
 
 __all__ = [
     "SMALL",
@@ -38,49 +38,6 @@ __all__ = [
 
 SMALL = 50_000
 """Weights from which on a dense network is worth more than one CPU thread."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class History:
-    """What happened during `fit`, one number for each step.
-
-    Attributes:
-        losses: Loss of each step, before its update; float64, on the CPU.
-        learning_rates: Learning rate of each step; float64, on the CPU.
-        seconds: Time spent training, over all resumed parts.
-        device: Where the model was.
-        seed: Of torch's global generator: the argument of the last `torch.manual_seed`, or else what torch began with.
-    """
-
-    losses: Float[Tensor, " steps"]
-    learning_rates: Float[Tensor, " steps"]
-    seconds: float
-    device: str
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """Number of training steps."""
-        return len(self.losses)
-
-    def smooth(self, window: int = 100) -> Float[Tensor, " steps"]:
-        """Mean of the loss over each step and the `window - 1` before it (over fewer, where fewer came before).
-
-        Example:
-            >>> losses, rates = torch.tensor([4.0, 2.0, 3.0]), torch.ones(3)
-            >>> History(losses, rates, seconds=0.1, device="cpu", seed=0).smooth(2)
-            tensor([4.0000, 3.0000, 2.5000], dtype=torch.float64)
-        """
-        window = _validate.whole("window", window)
-        total = torch.cat([torch.zeros(1, dtype=torch.float64), self.losses.double().cumsum(0)])
-        end = torch.arange(1, self.steps + 1)
-        start = (end - window).clamp(min=0)
-        return (total[end] - total[start]) / (end - start)
-
-    def __repr__(self) -> str:
-        first, last = self.losses[0].item(), self.smooth()[-1].item()
-        on = f"on {self.device}, seed {self.seed}"
-        return f"{self.steps} steps in {self.seconds:.1f} s {on}: loss {first:.4g} -> {last:.4g}"
 
 
 def adam(parameters: Iterable[Tensor], lr: float) -> Optimizer:
@@ -102,7 +59,8 @@ def fit(
     clip: float | None = None,
     optimizer: Callable[..., Optimizer] = adam,
     threads: int | None = None,
-    generators: Sequence[Generator] = (),
+    generators: Sequence[Source] = (),
+    callback: Callable[[int], Mapping[str, float] | None] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     log_every: int = 100,
@@ -125,21 +83,31 @@ def fit(
         optimizer: Called with the parameters and `lr`: `torch.optim.SGD`, say, or a `functools.partial` of it.
         threads: CPU threads that share the work of an operation. None leaves the number to torch, but gives a small
             dense network a single one, see `few_threads`.
-        generators: Generators that `loss` draws from, if it has its own. Their states go into checkpoints, beside those
-            of torch's global ones on the CPU and on CUDA.
+        generators: Generators that `loss` draws from, if it has its own, of torch, of numpy or of `random`. Their
+            states go into checkpoints, beside those of the global generators of all three.
+        callback: Called with the number of finished steps every `log_every` steps and after the last one. The model is
+            then as `fit` would leave it: averaged, in evaluation mode. A dict of numbers that it returns goes into
+            `History.logged`; if it raises StopIteration, training ends there.
         checkpoint: Folder for checkpoints. Where it holds one already, training goes on from there, and on a CPU it
-            arrives at the same bits as if it had never stopped.
+            arrives at the same bits as if it had never stopped, as long as every draw comes from a generator named
+            above. The place of a DataLoader in its data is not kept, nor what a callback keeps for itself.
         checkpoint_every: Steps between two checkpoints; the newest two are kept.
         log_every: Steps between two looks at the losses. A look waits for the device; nothing else does.
         progress: Show a bar where somebody can watch it: not in a file, nor where `TQDM_DISABLE` is set.
 
     Returns:
-        Loss and learning rate of every step, time, device and seed.
+        Loss and learning rate of every step, what `callback` returned, time, device and seed.
 
     Raises:
         TypeError: `loss` does not return a tensor, or an argument is of the wrong kind.
         ValueError: A setting is out of range; the loss is not a scalar, does not depend on the model, or is NaN or
             infinite at some step; a checkpoint is damaged, or belongs to other settings.
+        OSError: A checkpoint could not be written; the model is ready for use all the same.
+        KeyboardInterrupt: Ctrl-C, in a program. At a prompt or in a notebook `fit` warns and returns what there is.
+            Both end the step at hand, write a checkpoint and leave the model ready for use; a second one does not wait.
+
+    A folder whose training has finished is only loaded, with a warning. At a constant rate it goes on when more
+    `steps` are asked for; a cosine is drawn for its number of steps and is refused another.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -152,29 +120,53 @@ def fit(
         >>> round(line.weight.item(), 3)
         3.0
 
+        Twenty rows are soon learned by heart. Stop when the error on twenty others has not fallen for 100
+        steps, and go back to the best weights:
+
+        >>> from copy import deepcopy
+        >>> x = torch.randn(40, 8)
+        >>> y = x[:, :1] + torch.randn(40, 1)
+        >>> net = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 1))
+        >>> def error(rows):
+        ...     return (net(x[rows]) - y[rows]).square().mean()
+        >>> best = {"error": float("inf")}
+        >>> def callback(step):
+        ...     now = error(slice(20, 40)).item()
+        ...     if now < best["error"]:
+        ...         best.update(error=now, step=step, weights=deepcopy(net.state_dict()))
+        ...     if step >= best["step"] + 100:
+        ...         raise StopIteration
+        ...     return {"held out": now}
+        >>> fit(net, lambda: error(slice(20)), steps=2000, log_every=10, callback=callback)
+        1... steps in ..., stopped by its callback at step 1... of 2000
+        >>> net.load_state_dict(best["weights"])
+        <All keys matched successfully>
+
     Source: Adam, arXiv 1412.6980; averaged weights, Polyak and Juditsky (1992); cosine schedule, arXiv 1608.03983.
     """
     settings = _settings(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema, clip=clip)
     steps, lr, warmup, ema, clip = (settings[name] for name in ("steps", "lr", "warmup", "ema", "clip"))
     _validate.whole("checkpoint_every", checkpoint_every), _validate.whole("log_every", log_every)
+    if callback is not None:
+        _validate.function("callback", callback)
     parameters = _parameters(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
-    run = Run(model, _validate.function("optimizer", optimizer)(parameters, lr=lr), settings, generators, checkpoint)
+    optim = _validate.function("optimizer", optimizer)(parameters, lr=lr)
+    run = Run(model, optim, settings, rates, generators, checkpoint)
     model.train()
-    with few_threads(parameters, threads), _bar(progress, run.step, steps) as bar:
-        for step in range(run.step, steps):
-            value = update(loss, parameters, run.optimizer, rates[step], clip)
+    with few_threads(parameters, threads), run.under_way(), _bar(progress, run.step, steps) as bar:
+        for step in run.remaining():
+            value = update(loss, parameters, optim, run.rates[step], clip)
             if ema:
                 average(run.averages, parameters, ema, step)
             run.record(value)
             bar.update()
-            if (step + 1) % log_every == 0:
+            if run.step % log_every == 0 or run.step == steps:
                 bar.set_postfix_str(f"loss {run.look():.4g}")
-            if (step + 1) % checkpoint_every == 0:
+                run.call(callback)
+            if run.step % checkpoint_every == 0:
                 run.save()
-    run.finish()
-    curves = torch.tensor([run.losses, rates], dtype=torch.float64)
-    return History(curves[0], curves[1], run.seconds, str(parameters[0].device), run.seed)
+    return run.history()
 
 
 def update(
@@ -220,7 +212,8 @@ def average(averages: Sequence[Tensor], weights: Sequence[Tensor], decay: float,
     """Move each running average, in place, a little towards the weights after the update number `step`.
 
     The decay is (1 + step) / (10 + step) until that exceeds `decay`: an average over the last tenth of a short
-    training, in which the random first weights are soon forgotten.
+    training, in which the random first weights are soon forgotten. Averages of half-precision weights must be in
+    float32: in bfloat16 a step by a thousandth of the way rounds to none.
 
     Example:
         >>> mean, weight = torch.zeros(1), torch.ones(1)
@@ -228,7 +221,8 @@ def average(averages: Sequence[Tensor], weights: Sequence[Tensor], decay: float,
         >>> mean
         tensor([0.9000])
     """
-    torch._foreach_lerp_(list(averages), list(weights), 1 - min(decay, (1 + step) / (10 + step)))
+    weights = [weight.to(mean.dtype) for mean, weight in zip(averages, weights, strict=True)]
+    torch._foreach_lerp_(list(averages), weights, 1 - min(decay, (1 + step) / (10 + step)))
 
 
 @contextmanager
@@ -283,6 +277,7 @@ def _parameters(model: nn.Module, loss: Callable[[], Tensor]) -> list[nn.Paramet
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not callable(loss):
         raise TypeError(f"loss must be a function without arguments that draws a batch, got {type(loss).__name__}")
+    named(model)  # all of it with numbers
     if not (parameters := [p for p in model.parameters() if p.requires_grad]):
         raise ValueError("model must have something to train, got no parameter that requires a gradient")
     return parameters

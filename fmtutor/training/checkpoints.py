@@ -1,10 +1,11 @@
-"""Weights and whole training runs on disk: safetensors for numbers, JSON for the rest, and never a file that runs code.
+"""Whole training runs on disk: safetensors for numbers, JSON for the rest, and never a file that runs code.
 
 `fmtutor.training.fit` (chapter 4) writes a checkpoint every so often, so that a run that is killed goes on from there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 KEEP = 2  # the newest checkpoint, and one to fall back on should its file be damaged
+# What a file system answers that cannot do it at all (a share of another machine, a cloud's bucket).
+CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> Path:
@@ -37,8 +38,12 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], info: Mapping[s
     record = record_of(folder, step)
     content = safetensors.torch.save(dict(tensors))
     body = {"step": step, **info, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _write(record.with_suffix(".safetensors"), content)
-    _write(record, _seal(body))
+    write(record.with_suffix(".safetensors"), content)
+    try:
+        write(record, _seal(body))
+    except OSError:  # without the record nobody reads the weights
+        record.with_suffix(".safetensors").unlink(missing_ok=True)
+        raise
     _prune(folder)
     return record
 
@@ -84,100 +89,59 @@ def record_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.json"
 
 
-def save_weights(model: nn.Module, path: str | Path, **meta: Any) -> Path:
-    """Write the parameters and buffers of `model` to one safetensors file.
-
-    Args:
-        model: Any module; its weights may live on any device.
-        path: File to write, replaced at once and as a whole if it exists.
-        meta: Notes to keep with the weights, as JSON can hold them: `steps=2000`, `data="checkerboard"`.
-
-    Returns:
-        The path.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> layer, other = nn.Linear(2, 3), nn.Linear(2, 3)
-        >>> path = save_weights(layer, mkdtemp() + "/layer.safetensors", steps=2000)
-        >>> load_weights(other, path)
-        {'steps': 2000}
-        >>> torch.equal(layer.weight, other.weight)
-        True
-    """
-    path, tensors, notes = Path(path), weights(model), json.dumps(meta, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, safetensors.torch.save(tensors, {"meta": notes, "sha256": _digest(tensors, notes)}))
-    return path
-
-
-def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Copy weights from a file into `model`, in place, whatever device it is on.
-
-    Args:
-        model: Module with the names and shapes that were saved.
-        path: File written by `save_weights`, or the `checkpoint` folder of a `fit`: then the averaged weights of the
-            newest checkpoint (the latest ones where training ran without averaging).
-
-    Returns:
-        The notes given to `save_weights`, or `{"step": ...}` of the checkpoint.
-
-    Raises:
-        FileNotFoundError: There is no such file, or no checkpoint in the folder.
-        ValueError: The file is damaged, or holds other names or shapes than the model.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        tensors, meta = _read_weights(path)
-    elif found := newest(path):
-        tensors = section(found[0], "model") | section(found[0], "average")
-        meta = {"step": found[1]["step"]}
-    else:
-        raise FileNotFoundError(f"no checkpoint in {path}")
-    copy_weights(model, tensors, str(path))
-    return meta
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy on the CPU of every parameter and buffer of `model`, shared ones once."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: copied(tensor) for name, tensor in named.items()}
-
-
-def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy `tensors` into the parameters and buffers of `model`; all of them are compared before one is touched."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name in sorted(named.keys() | tensors.keys()):
-        here = tuple(named[name].shape) if name in named else "absent"
-        there = tuple(tensors[name].shape) if name in tensors else "absent"
-        if here != there:
-            raise ValueError(f"{source} does not fit the model: {name} is {there} in the file and {here} in the model")
-    with torch.no_grad():
-        for name, tensor in named.items():
-            tensor.copy_(tensors[name])
-
-
-def copied(tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU that shares memory with nothing, as safetensors wants it."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
 def section(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Those of `tensors` whose key begins with `name/`, by the rest of the key."""
     return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: the file is there whole, or not at all, even if the power fails in between."""
+def same_settings(there: Mapping[str, Any], here: Mapping[str, Any], record: Path) -> None:
+    """Raise unless a training may go on from `record`: with the same settings, or more steps at a constant rate."""
+    names = [name for name in {**there, **here} if there.get(name, "absent") != here.get(name, "absent")]
+    if names == ["steps"] and here["schedule"] == "constant" and here["steps"] > there["steps"]:
+        return
+    if names:
+        lines = [
+            f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} now" for name in names[:3]
+        ]
+        more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+        cosine = ". A cosine schedule ends at zero, with its steps: only a constant one can go on to more"
+        raise ValueError(
+            f"checkpoint {record} belongs to another training: {'; '.join(lines)}{more}"
+            f"{cosine if names == ['steps'] and here['schedule'] == 'cosine' else ''}. "
+            "Use the same settings to go on, or another folder to start anew"
+        )
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put `content` at `path`: the file is there whole, or not at all, even if the power fails in between.
+
+    Where the disk is full, what was at `path` is still there, and nothing is left beside it.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            _sync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if os.name == "posix":  # the new name is on disk only when the folder is
         handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            _sync(handle)
+        finally:
+            os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Wait until it is on disk, where the file system knows how to."""
+    try:
         os.fsync(handle)
-        os.close(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
 
 
 def _prune(folder: Path) -> None:
@@ -216,23 +180,3 @@ def _readable(record: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
-    sha = hashlib.sha256(notes.encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
-
-
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"weights file {path} was cut short or altered: {error}") from error
-    if meta.get("sha256") != _digest(tensors, meta.get("meta", "")):
-        raise ValueError(f"weights file {path} was altered, or not written by save_weights: its SHA-256 does not fit")
-    return tensors, json.loads(meta["meta"])

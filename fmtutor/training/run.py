@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fmtutor.training.checkpoints import copied, copy_weights, newest, record_of, save, section, weights
+from fmtutor import _validate
+from fmtutor.training import randomness
+from fmtutor.training.checkpoints import newest, record_of, same_settings, save, section
+from fmtutor.training.history import History
+from fmtutor.training.interrupts import noted, somebody_is_there
+from fmtutor.training.weights import copied, copy_weights, named, plain, weights
+
+FORMAT = 2  # of a checkpoint: another one is refused
 
 
 class Run:
@@ -26,19 +35,28 @@ class Run:
         model: nn.Module,
         optimizer: Optimizer,
         settings: Mapping[str, Any],
-        generators: Sequence[Generator] = (),
+        rates: Sequence[float],
+        generators: Sequence[randomness.Source] = (),
         folder: str | Path | None = None,
     ) -> None:
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.model, self.optimizer, self.generators = model, optimizer, _generators(generators)
+        trained = {plain(name): p for name, p in model.named_parameters() if p.requires_grad}
+        self.model, self.optimizer, self.generators = model, optimizer, randomness.sources(generators)
         self.names, self.parameters = list(trained), list(trained.values())
-        self.averages = [p.detach().clone() for p in self.parameters] if settings["ema"] else []
+        # Half precision cannot hold an average: it is wider than a step towards the weights is long.
+        self.averages = (
+            [p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in self.parameters]
+            if settings["ema"]
+            else []
+        )
         self.losses: list[float] = []
         self.pending: list[Tensor] = []  # losses still on the device
+        self.rates = list(rates)
+        self.logged: dict[str, list[tuple[int, float]]] = {}
+        self.stopped, self.interrupted, self.resumed = "", False, 0
         self.settings = {**settings, **_description(model, optimizer, self.generators)}
-        if folder == "":
-            raise ValueError("checkpoint must name a folder, got an empty name")
-        self.folder = None if folder is None else Path(folder)
+        self.folder = _folder(folder)
+        if self.folder is not None:
+            _optimized(model, optimizer)
         self.saved: Path | None = None
         self.started = time.perf_counter()
         self._resume()
@@ -53,6 +71,11 @@ class Run:
     def seconds(self) -> float:
         """Time since the first step, without the pauses between a kill and a resume."""
         return time.perf_counter() - self.started
+
+    def remaining(self) -> Iterator[int]:
+        """Numbers of the steps that are still to be taken, until something stops the training."""
+        while self.step < len(self.rates) and not (self.stopped or self.interrupted):
+            yield self.step
 
     def record(self, loss: Tensor) -> None:
         """Keep the loss of a finished step, without looking at it."""
@@ -71,119 +94,205 @@ class Run:
         for value in values:
             self.losses.append(value)
             if not math.isfinite(value):
-                raise ValueError(self._stopped(f"loss must be finite, got {value}"))
+                raise ValueError(self._broken(f"loss must be finite, got {value}"))
         if values and not torch.stack([p.isfinite().all() for p in self.parameters]).all():
             raise ValueError(
-                self._stopped(f"weights must be finite, got NaN or infinity after a loss of {values[-1]:.4g},")
+                self._broken(f"weights must be finite, got NaN or infinity after a loss of {values[-1]:.4g},")
             )
         return self.losses[-1]
 
+    def call(self, callback: Callable[[int], Mapping[str, float] | None] | None) -> None:
+        """Show `callback` the model as it would be handed over now, and keep the numbers that it returns."""
+        if callback is None:
+            return
+        now = [p.detach().clone() for p in self.parameters] if self.averages else []
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            self.hand_over()
+            numbers = callback(self.step)
+        except StopIteration as stop:
+            numbers, self.stopped = stop.value, f"stopped by its callback at step {self.step} of {len(self.rates)}"
+        finally:
+            _copy(self.parameters, now)
+            for module, mode in modes:
+                module.training = mode
+        for name, value in _numbers(numbers).items():
+            self.logged.setdefault(name, []).append((self.step, value))
+
     def save(self) -> None:
         """Write a checkpoint, if a folder was given: only ever one whose losses and weights are finite."""
-        if self.folder is not None:
-            self.look()
-            info = {"seconds": self.seconds, "settings": self.settings}
-            self.saved = save(self.folder, self.step, self._tensors(), info)
-
-    def finish(self) -> None:
-        """Look, save if that has not been done, and hand over the model: averaged, in evaluation mode."""
+        if self.folder is None or self.saved == record_of(self.folder, self.step):
+            return
         self.look()
-        if self.folder is not None and self.saved != record_of(self.folder, self.step):
-            self.save()
-        with torch.no_grad():
-            for parameter, mean in zip(self.parameters, self.averages, strict=False):
-                parameter.copy_(mean)
+        info = {"seconds": self.seconds, "settings": self.settings, "stopped": self.stopped}
+        try:
+            self.saved = save(self.folder, self.step, self._tensors(), info)
+        except OSError as error:
+            what = (
+                f"the checkpoint of step {self.step} could not be written: {error.strerror}. {self._last()}. The model "
+            )
+            kept = "holds what it has learned, ready for save_weights to another place"
+            raise OSError(error.errno, what + kept, str(self.folder)) from error
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Whatever ends the training, the model is handed over; where nothing failed, it is saved first."""
+        try:
+            with noted(self._interrupt):
+                yield
+                self.look()
+                self.save()
+        finally:
+            self.hand_over()
+        if self.interrupted and not somebody_is_there():
+            raise KeyboardInterrupt
+        if self.interrupted and self.step < len(self.rates):
+            self.stopped = f"interrupted at step {self.step} of {len(self.rates)}"
+            then = f"; the same call goes on from {self.saved}" if self.saved else ""
+            warnings.warn(f"training was {self.stopped}: the model is ready for use{then}", stacklevel=4)
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Leave the model ready for use: averaged, in evaluation mode."""
+        _copy(self.parameters, self.averages)
         self.model.eval()
+
+    def history(self) -> History:
+        """What happened, as numbers on the CPU."""
+        curves = torch.tensor([self.losses, self.rates[: len(self.losses)]], dtype=torch.float64)
+        logged = {name: torch.tensor(pairs, dtype=torch.float64) for name, pairs in self.logged.items()}
+        return History(
+            curves[0],
+            curves[1],
+            self.seconds,
+            str(self.parameters[0].device),
+            self.seed,
+            {name: (pairs[:, 0].long(), pairs[:, 1]) for name, pairs in logged.items()},
+            self.resumed,
+            self.stopped,
+        )
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
 
     def _resume(self) -> None:
         """Go back to the newest checkpoint, down to the states of the random number generators."""
-        if self.folder is not None and self.folder.is_file():
-            raise ValueError(f"checkpoint must be a folder, got the file {self.folder}")
         if self.folder is None or (found := newest(self.folder)) is None:
             return
         tensors, info = found
         self.saved = record_of(self.folder, info["step"])
-        _same_settings(info["settings"], self.settings, self.saved)
+        planned = info["settings"].get("steps")
+        same_settings(info["settings"], self.settings, self.saved)
         copy_weights(self.model, section(tensors, "model"), str(self.saved))
         for name, mean in zip(self.names, self.averages, strict=False):
             mean.copy_(tensors[f"average/{name}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in section(tensors, "optimizer").items():
-            index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.losses = tensors["losses"].tolist()
+        self._resume_optimizer(section(tensors, "optimizer"))
+        self.losses, self.resumed = tensors["losses"].tolist(), info["step"]
+        # Past the end of a training that is to go on, the rate stays where it was.
+        self.rates = tensors["learning_rates"].tolist() + [self.settings["lr"]] * (len(self.rates) - planned)
+        self.logged = {
+            name: [(int(s), v) for s, v in pairs.tolist()] for name, pairs in section(tensors, "logged").items()
+        }
+        self.stopped = info["stopped"] if len(self.rates) == planned else ""
         self.started -= info["seconds"]
-        _set_random_state(section(tensors, "random"), self.generators)
+        randomness.set_state(section(tensors, "random"), self.generators)
+        if self.stopped or self.step == len(self.rates):
+            more = "" if self.settings["schedule"] == "cosine" else ", or ask for more steps to go on"
+            warnings.warn(
+                f"fit takes no step: {self.saved} is the end of this training, {self.stopped or 'finished'}, and the "
+                f"model now holds its weights. To train anew, name another folder{more}",
+                stacklevel=4,
+            )
+
+    def _resume_optimizer(self, kept: Mapping[str, Tensor]) -> None:
+        """Give each weight its own moments back, by name: its place among the others may have changed."""
+        places = {name: index for index, name in enumerate(_optimized(self.model, self.optimizer))}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in kept.items():
+            name, _, what = key.rpartition("/")
+            state.setdefault(places[name], {})[what] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model/{name}": tensor for name, tensor in weights(self.model).items()}
         tensors |= {f"average/{name}": copied(mean) for name, mean in zip(self.names, self.averages, strict=False)}
+        names = _optimized(self.model, self.optimizer)
         for index, state in self.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
+            for what, value in state.items():
                 if isinstance(value, Tensor):
-                    tensors[f"optimizer/{index}/{name}"] = copied(value)
+                    tensors[f"optimizer/{names[index]}/{what}"] = copied(value)
                 elif value is not None:
-                    raise TypeError(f"optimizer must keep tensors alone to be saved, got {name} = {value!r}")
-        tensors |= {f"random/{name}": state for name, state in _random_state(self.generators).items()}
-        return tensors | {"losses": torch.tensor(self.losses, dtype=torch.float64)}
+                    raise TypeError(f"optimizer must keep tensors alone to be saved, got {what} = {value!r}")
+        tensors |= {f"random/{name}": state for name, state in randomness.state(self.generators).items()}
+        for name, pairs in self.logged.items():
+            tensors[f"logged/{name}"] = torch.tensor(pairs, dtype=torch.float64)
+        curves = {"losses": self.losses, "learning_rates": self.rates}
+        return tensors | {name: torch.tensor(curve, dtype=torch.float64) for name, curve in curves.items()}
 
-    def _stopped(self, what: str) -> str:
+    def _broken(self, what: str) -> str:
         step, lr = len(self.losses), self.settings["lr"]
         cause = (
             "Nothing has been learned yet: look at the data, and at what the model makes of it"
             if step == 1
             else f"The usual cause is a learning rate that is too high: try lr={lr / 3:.1g}, or clip=1.0"
         )
-        last = f"The last good checkpoint is {self.saved}" if self.saved else "No checkpoint was written"
-        return f"{what} at step {step} of {self.settings['steps']}. {cause}. {last}."
+        return f"{what} at step {step} of {len(self.rates)}. {cause}. {self._last()}."
+
+    def _last(self) -> str:
+        return f"The last good checkpoint is {self.saved}" if self.saved else "No checkpoint was written"
 
 
-def _generators(generators: Sequence[Generator]) -> list[Generator]:
-    if not isinstance(generators, Sequence) or not all(isinstance(g, Generator) for g in generators):
-        raise TypeError(f"generators must be a sequence of torch.Generator, got {generators!r}")
-    return list(generators)
+@torch.no_grad()
+def _copy(to: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(to, values, strict=False):
+        tensor.copy_(value)
 
 
-def _description(model: nn.Module, optimizer: Optimizer, generators: Sequence[Generator]) -> dict[str, Any]:
+def _folder(folder: str | Path | None) -> Path | None:
+    """The folder for checkpoints, made now: that it cannot be is no news for step 1000."""
+    if folder is None:
+        return None
+    if folder == "":
+        raise ValueError("checkpoint must name a folder, got an empty name")
+    if (path := Path(folder).expanduser()).is_file():
+        raise ValueError(f"checkpoint must be a folder, got the file {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _numbers(returned: Any) -> dict[str, float]:
+    """What a callback returned, if it is numbers by name."""
+    if returned is None:
+        return {}
+    if not isinstance(returned, Mapping):
+        raise TypeError(f"callback must return a dict of numbers by name, or None, got {type(returned).__name__}")
+    plain_numbers = {k: v.detach() if isinstance(v, Tensor) else v for k, v in returned.items()}
+    return {str(k): float(_validate.number(f"what callback returns as {k!r}", v)) for k, v in plain_numbers.items()}
+
+
+def _optimized(model: nn.Module, optimizer: Optimizer) -> list[str]:
+    """The names of what `optimizer` moves, in its own order."""
+    names = {id(p): plain(name) for name, p in model.named_parameters()}
+    moved = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(id(p) not in names for p in moved):
+        raise ValueError("optimizer must move parameters of the model alone, or the rest would be in no checkpoint")
+    return [names[id(p)] for p in moved]
+
+
+def _description(model: nn.Module, optimizer: Optimizer, generators: Sequence[randomness.Source]) -> dict[str, Any]:
     """What else has to be the same on a resume, as plain text."""
     numbers = {k: v for k, v in optimizer.defaults.items() if isinstance(v, int | float | tuple) and k != "lr"}
     rule = ", ".join(f"{key}={value}" for key, value in sorted(numbers.items()) if not isinstance(value, bool))
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    shapes = {f"weight {name}": f"{tensor.dtype} {tuple(tensor.shape)}" for name, tensor in named.items()}
-    device = next(model.parameters()).device.type
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    shapes = {
+        f"weight {name}": f"{tensor.dtype} {tuple(tensor.shape)}"
+        + (", frozen" if isinstance(tensor, nn.Parameter) and id(tensor) not in moved else "")
+        for name, tensor in named(model).items()
+    }
     return {
+        "format": FORMAT,
         "optimizer": f"{type(optimizer).__name__}({rule})",
-        "generators": len(generators),
-        "device": device,
+        "generators": [type(g).__module__.partition(".")[0] for g in generators],
+        "device": next(model.parameters()).device.type,
         **shapes,
     }
-
-
-def _same_settings(there: Mapping[str, Any], here: Mapping[str, Any], record: Path) -> None:
-    names = [name for name in {**there, **here} if there.get(name, "absent") != here.get(name, "absent")]
-    if names:
-        lines = [
-            f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} now" for name in names[:3]
-        ]
-        more = f", and {len(names) - 3} more" if len(names) > 3 else ""
-        raise ValueError(
-            f"checkpoint {record} belongs to another training: {'; '.join(lines)}{more}. "
-            "Use the same settings to go on, or another folder to start anew"
-        )
-
-
-def _random_state(generators: Sequence[Generator]) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state |= {f"cuda {index}": value for index, value in enumerate(torch.cuda.get_rng_state_all())}
-    return state | {f"generator {index}": g.get_state() for index, g in enumerate(generators)}
-
-
-def _set_random_state(state: Mapping[str, Tensor], generators: Sequence[Generator]) -> None:
-    torch.set_rng_state(state["cpu"])
-    for name in state:
-        if name.startswith("cuda "):
-            torch.cuda.set_rng_state(state[name], int(name.removeprefix("cuda ")))
-    for index, generator in enumerate(generators):
-        generator.set_state(state[f"generator {index}"])

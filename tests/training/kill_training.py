@@ -1,6 +1,6 @@
 """Trains once in peace and then under SIGKILL, in forks of one process that has torch loaded, and prints both results.
 
-Run by `test_training.py`: `python kill_training.py FOLDER SEED`.
+Run by `test_checkpoints.py`: `python kill_training.py FOLDER SEED`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch._dynamo  # every optimizer loads it: once here, rather than in each
 from torch import nn
 
 from fmtutor.training import fit
-from fmtutor.training.checkpoints import weights
+from fmtutor.training.weights import weights
 
 
 def train(folder: Path | None, result: Path) -> None:
