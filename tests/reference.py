@@ -112,6 +112,16 @@ def _means_by_hand(name: str) -> tuple[Tensor, Tensor, float]:
     return torch.cat([arm, -arm]), torch.cat([w, w]) / 2, 0.1
 
 
+def _density(name: str, at: Tensor) -> Tensor:
+    """The density at every row, as a plain sum over the means."""
+    means, weights, scale = _means_by_hand(name)
+    density = torch.zeros(len(at), dtype=F64)
+    for m, w in zip(means.split(50), weights.split(50), strict=True):
+        square = torch.cdist(at, m, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        density += square.mul_(-0.5 / scale**2).exp_() @ w
+    return density / (2 * math.pi * scale**2)
+
+
 @cache
 def cloud(name: str) -> tuple[Tensor, Tensor]:
     """Points x1 and weights that integrate against the target: its density on a fine grid, squares node by node."""
@@ -119,24 +129,37 @@ def cloud(name: str) -> tuple[Tensor, Tensor]:
         return _board_cloud()
     if name == "data":
         return targets()["data"].means, torch.full((4,), 0.25, dtype=F64)  # type: ignore[attr-defined]
-    means, weights, scale = _means_by_hand(name)
     reach, step = (9.0, 0.1) if name == "normal" else (4.5, 0.045)
     axis = torch.arange(-reach, reach + step / 2, step, dtype=F64)
     grid = torch.cartesian_prod(axis, axis)
-    density = torch.zeros(len(grid), dtype=F64)
-    for m, w in zip(means.split(50), weights.split(50), strict=True):
-        near = torch.cdist(grid, m, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-0.5 / scale**2).exp_()
-        density += near @ w
-    keep = density > 1e-14
-    return grid[keep], step**2 * density[keep] / (2 * math.pi * scale**2)
+    density = _density(name, grid)
+    keep = density > 1e-14 / (2 * math.pi * (1.0 if name == "normal" else 0.1) ** 2)
+    return grid[keep], step**2 * density[keep]
+
+
+def near(name: str, x: Tensor, alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
+    """The same where noise is narrower than that grid: nodes within ten deviations of x, inside each square."""
+    if name == "data":
+        return cloud(name)
+    node, weight = (torch.as_tensor(a) / 2 for a in np.polynomial.legendre.leggauss(100))
+    low, high = x / alpha - 10 * sigma / alpha, x / alpha + 10 * sigma / alpha
+    points, weights = [], []
+    for corner in sides() if name == "board" else [(-math.inf, -math.inf)]:
+        a = torch.maximum(low, torch.tensor(corner, dtype=F64))
+        b = torch.minimum(high, torch.tensor(corner, dtype=F64) + 1 / 0.45) if name == "board" else high
+        if (b > a).all():
+            points.append(torch.cartesian_prod(*((a + b)[:, None] / 2 + (b - a)[:, None] * node)))
+            weights.append(torch.outer(weight, weight).flatten() * (b - a).prod())
+    x1, w = torch.cat(points), torch.cat(weights)
+    return x1, w * (0.45**2 / 8 if name == "board" else _density(name, x1))
 
 
 def brute(name: str, x: Tensor, c: tuple[float, float, float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """log p_t, E[x1 | x], u_t and the score at every row of x, as sums over the cloud and nothing else."""
     alpha, sigma, d_alpha, d_sigma = c
-    x1, weight = cloud(name)
     rows = []
     for at in x:
+        x1, weight = cloud(name) if sigma >= 0.12 * alpha else near(name, at, alpha, sigma)
         kernel = torch.exp(-0.5 * ((at - alpha * x1) ** 2).sum(1) / sigma**2) / (2 * math.pi * sigma**2)
         p = (weight * kernel).sum()
         velocity = d_alpha * x1 + d_sigma / sigma * (at - alpha * x1)

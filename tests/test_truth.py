@@ -25,6 +25,7 @@ from fmtutor import (
     Polynomial,
     Schedule,
     StandardNormal,
+    VarianceExploding,
     VariancePreserving,
     solve,
 )
@@ -52,10 +53,10 @@ def bound(name: str, n: int = 400) -> float:
     return 1.5 * max(found)
 
 
-def carried(field: Field, n: int) -> Tensor:
+def carried(field: Field, n: int, base: Target = NOISE, times: Tensor | None = None) -> Tensor:
     """Noise at t = 0, followed to the end with steps that shrink as the noise does."""
-    times = 1 - 1e-3 ** torch.linspace(0, 1, 31)
-    return solve(field, NOISE.sample((n,)), method="midpoint", steps=1, times=times).x
+    times = 1 - 1e-3 ** torch.linspace(0, 1, 31) if times is None else times
+    return solve(field, base.sample((n,)), method="midpoint", steps=1, times=times).x
 
 
 def arrives(name: str, x: Tensor) -> bool:
@@ -67,9 +68,9 @@ def exact(name: str, schedule: Schedule | None = None) -> Field:
     return lambda t, x: path.marginal_velocity(t, x, target)
 
 
-@pytest.mark.parametrize("name", ["board", "eight", "mixture", "normal", "moons"])
+@pytest.mark.parametrize("name", ["board", "eight", "mixture", "normal", "moons", "spirals", "data"])
 def test_the_exact_field_carries_noise_to_the_target(name: str) -> None:
-    assert arrives(name, carried(exact(name), 10_000))
+    assert arrives(name, carried(exact(name), 2_000 if name in ("moons", "spirals") else 10_000))
 
 
 OTHERS = [VariancePreserving(), Linear(sigma_min=1e-3), Cosine(), Polynomial(2)]  # all that start at this noise
@@ -80,6 +81,16 @@ def test_on_other_paths_too(schedule: Schedule) -> None:
     assert arrives("eight", carried(exact("eight", schedule), 10_000))
     if isinstance(schedule, VariancePreserving):
         assert arrives("board", carried(exact("board", schedule), 10_000))
+
+
+@pytest.mark.parametrize("name", ["board", "eight", "data"])
+def test_the_variance_exploding_path_from_its_own_source(name: str) -> None:
+    """Noise that falls by one factor a step, from a normal of its own scale; from the standard one it goes wrong."""
+    u, times = exact(name, VarianceExploding(sigma_min=1e-3, sigma_max=30.0)), torch.linspace(0, 1, 61)
+    source = StandardNormal(2, scale=30.0).to(torch.float64)
+    assert arrives(name, carried(u, 10_000, source, times))
+    assert not arrives(name, carried(u, 2_000, NOISE, times)), "another source"
+    assert not arrives(name, carried(lambda t, x: 0.7 * u(t, x), 2_000, source, times)), "too slow"
 
 
 @pytest.mark.parametrize("name", ["board", "eight"])
