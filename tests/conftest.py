@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import matplotlib
 import pytest
 import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core already: threads on top would only wait for each other
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MPLBACKEND", "Agg")
+matplotlib.use("Agg")  # here only: in the environment, the kernels of notebooks would draw every figure to nowhere
 
 
 @pytest.fixture(autouse=True)
