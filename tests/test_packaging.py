@@ -242,10 +242,12 @@ def test_the_schedule_of_contributing_runs():
 
 
 CHAPTER = """
-right, wrong = CASES["clock"]
+right, wrong, others = CASES["clock"]
 assert check.clock(right).status == "passed", check.clock(right)
 messages = [check.clock(answer).message for answer, _ in wrong]
 assert len(messages) >= 3
+assert len(others) >= 3
+assert all(check.clock(other) for other in others), [check.clock(other) for other in others]
 for i, (_, words) in enumerate(wrong):
     assert [words in message for message in messages] == [i == j for j in range(len(messages))]
 """

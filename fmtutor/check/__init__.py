@@ -15,13 +15,13 @@ from fmtutor.check.normalizing import *  # noqa: F403
 
 
 def catalogue() -> Catalogue:
-    """All exercises: chapter, name and what is asked.
+    """All exercises in the order of the pages: the number that the page gives it, its check, and what is asked.
 
     Example:
         >>> [entry.name for entry in catalogue() if entry.chapter == 3][0]
         'conditional_velocity'
     """
-    return Catalogue(tuple(sorted(EXERCISES, key=lambda entry: entry.chapter)))
+    return Catalogue(tuple(sorted(EXERCISES, key=lambda entry: (entry.chapter, entry.number))))
 
 
 __all__ = ["Result", "catalogue", *[entry.name for entry in EXERCISES]]

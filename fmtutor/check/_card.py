@@ -77,11 +77,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the catalogue: the chapter, the name after `check.`, and what is asked."""
+    """One line of the catalogue: where the exercise stands, the name after `check.`, and what is asked."""
 
     chapter: int
+    number: int
     name: str
     statement: str
+
+    @property
+    def place(self) -> str:
+        """Chapter and exercise as the page has them, such as "2.6"."""
+        return f"{self.chapter}.{self.number}"
 
 
 @dataclass(frozen=True)
@@ -98,16 +104,16 @@ class Catalogue:
 
     def __repr__(self) -> str:
         width = max((len(entry.name) for entry in self), default=0)
-        lines = (f"{entry.chapter:>7}  check.{entry.name:<{width}}  {entry.statement}" for entry in self)
-        return "\n".join([f"chapter  {'exercise':<{width + 6}}  what is asked", *lines])
+        lines = (f"{entry.place:>8}  check.{entry.name:<{width}}  {entry.statement}" for entry in self)
+        return "\n".join([f"exercise  {'check':<{width + 6}}  what is asked", *lines])
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{entry.chapter}</td><td><code>check.{html.escape(entry.name)}</code></td>"
+            f"<tr><td>{entry.place}</td><td><code>check.{html.escape(entry.name)}</code></td>"
             f'<td style="text-align:left;min-width:14em">{_prose(entry.statement)}</td></tr>'
             for entry in self
         )
-        head = '<tr><th scope="col">chapter</th><th scope="col">exercise</th><th scope="col">what is asked</th></tr>'
+        head = '<tr><th scope="col">exercise</th><th scope="col">check</th><th scope="col">what is asked</th></tr>'
         return (
             f'<div class="fmtutor-catalogue" style="overflow-x:auto"><style>{own_ground("fmtutor-catalogue")}</style>'
             '<table class="table">'

@@ -1,7 +1,7 @@
 """What every exercise shares: an answer not tried yet is no error, an error in an answer is shown and not raised.
 
 A chapter's file of checks writes one function per exercise, decorated with `exercise`, that returns what is wrong with
-an answer or `None`; `diagnose` and `choose` recognise the typical mistakes.
+an answer or `None`; `diagnose`, `choose` and `number` recognise the typical mistakes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fmtutor.check._card import Entry, Result
+from fmtutor.check._diagnose import names
 
 EXERCISES: list[Entry] = []
 
@@ -37,27 +38,30 @@ class _Raised(Exception):
 
 
 def exercise(
-    chapter: int, right: str = "That is right."
+    chapter: int, number: int, right: str = "That is right."
 ) -> Callable[[Callable[[Any], str | None]], Callable[[Any], Result]]:
     """Make an exercise of a function that returns what is wrong with an answer, or `None`.
 
-    The first paragraph of its docstring is the statement in the catalogue. The check runs with a fixed seed of its
-    own, so it judges the same answer the same way twice and leaves the reader's random numbers alone.
+    The first paragraph of its docstring is the statement in the catalogue. The check draws its points from torch's
+    random numbers as they stand and puts their state back: after one seed it asks for the same points, after another
+    for others, so that numbers kept from an earlier call do not pass; and the reader's next draw is what it would have
+    been.
 
     Args:
         chapter: Number of the chapter that asks it.
+        number: Its place among the exercises of the page, from 1. A small question that is asked inside another
+            exercise has that one's number.
         right: What the reader is told when the answer is right.
     """
 
     def decorate(find_mistake: Callable[[Any], str | None]) -> Callable[[Any], Result]:
         name, statement = find_mistake.__name__, inspect.getdoc(find_mistake) or ""
-        EXERCISES.append(Entry(chapter, name, " ".join(statement.split("\n\n")[0].split())))
+        EXERCISES.append(Entry(chapter, number, name, " ".join(statement.split("\n\n")[0].split())))
 
         @functools.wraps(find_mistake)
         def check(answer: Any) -> Result:
             try:
                 with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                    torch.manual_seed(0)
                     mistake = find_mistake(_guarded(answer))
             except _NotAttempted:
                 return Result(False, "not attempted yet", name, pending=True)
@@ -91,11 +95,13 @@ def _guarded(answer: Any) -> Any:
         raise _NotAttempted
     if not callable(answer) or isinstance(answer, type | nn.Module):
         return answer
+    keywords = _keywords(answer)
 
     @functools.wraps(answer, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
+        places = len(args) - len(keywords)
         try:
-            out = answer(*args, **kwargs)
+            out = answer(*args[:places], **dict(zip(keywords, args[places:], strict=False)), **kwargs)
         except (Exception, SystemExit) as error:
             raise _Raised(f"{_describe(error)}{_shapes(answer, args)}") from error
         if out is None and _does_something(answer):
@@ -122,16 +128,18 @@ def _describe(error: BaseException) -> str:
     return f"Your code raised {type(error).__name__}: {error}{where}"
 
 
-def _shapes(answer: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    """The shapes that `answer` was called with, which is where most errors of tensor code come from."""
-    if len(names := _names(answer)) != len(args):
-        return ""
-    shapes = [f"`{n}` {tuple(a.shape)}" for n, a in zip(names, args, strict=True) if isinstance(a, Tensor)]
-    return f"\nIt was called with shapes {', '.join(shapes)}." if shapes else ""
-
-
-def _names(function: Callable[..., Any]) -> list[str]:
+def _keywords(function: Any) -> list[str]:
+    """The parameters that can only be given by name, which are then filled in their order."""
     try:
-        return list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return []
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def _shapes(answer: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """The shapes that `answer` was called with, which is where most errors of tensor code come from."""
+    if len(parameters := names(answer)) != len(args):
+        return ""
+    shapes = [f"`{n}` {tuple(a.shape)}" for n, a in zip(parameters, args, strict=True) if isinstance(a, Tensor)]
+    return f"\nIt was called with shapes {', '.join(shapes)}." if shapes else ""
