@@ -107,7 +107,7 @@ CASES = {
             (TRAIN[::3] + 0.01 * torch.randn(TRAIN[::3].shape, generator=_seeded()), "17 greys"),
             (HELD, "compared with"),
             (TRAIN[:5].repeat(60, 1, 1, 1), "same few images"),
-            (quantize(torch.randn(300, 1, 8, 8, generator=_seeded())), "is 2."),
+            (quantize(torch.randn(300, 1, 8, 8, generator=_seeded())), "real digits is 3."),
             (_retouched(), "retouching"),
             ((TRAIN[::3] + 1) / 2, "run from 0 to 1."),
             (8 * (TRAIN[::3] + 1), "run from 0 to 16"),

@@ -102,7 +102,9 @@ CASES = {
         ],
         [
             _one_row,
-            lambda y, log_s, m: numpy.hstack([y[:, :2], (y[:, 2:] - m(y[:, :2])) / numpy.exp(log_s(y[:, :2]))]),
+            lambda y, log_s, m: numpy.hstack(
+                [y[:, :2].numpy(), (y[:, 2:] - m(y[:, :2])).numpy() / numpy.exp(log_s(y[:, :2]).numpy())]
+            ),
             _inverse(lambda b, s, t: b.double() * torch.exp(-s.double()) - t * torch.exp(-s)),
         ],
     ),
