@@ -173,7 +173,7 @@ _VARIANCES = {
     "That is the variance with *normal* probes. A sign squared is always 1, so the diagonal adds no variance.": (
         lambda j: 0.5 * (j + j.T).square().sum()
     ),
-    "`z_i z_j` stands at (i, j) and again at (j, i): add the two entries first, then square.": (
+    "The product of signs i and j stands at (i, j) and again at (j, i): add the two entries first, then square.": (
         lambda j: _off_diagonal(j).square().sum()
     ),
     "This takes J for symmetric: what counts for a pair (i, j) is the sum `J_ij + J_ji`.": (
@@ -223,5 +223,5 @@ _VARIANCES = {
     chapter=2, number=5, right="Right: what is on the diagonal costs nothing, because the square of a sign is always 1."
 )
 def hutchinson_variance(answer: Any) -> str | None:
-    """Write `variance(J)`: the variance of `z . (J z)` for one vector `z` of independent random signs."""
+    """Write `variance(J)`: the variance of `xi . (J xi)` for one vector `xi` of independent random signs."""
     return diagnose(answer, _variance, _VARIANCES, [(torch.randn(d, d),) for d in (2, 3, 6)])
