@@ -27,7 +27,7 @@ class FourierFeatures(nn.Module):
         lowest: the scale of the coarsest, in radians per unit of x.
         highest: the scale of the finest; those between are spread evenly in the logarithm.
 
-    Source: Tancik et al. (2020), section 5, for the random waves; Barron et al. (2021), section 3.1, for the damping.
+    Source: Tancik et al. (2020) for the random waves; Barron et al. (2021), section 3.1, for the damping.
 
     Example:
         >>> FourierFeatures(2, frequencies=64)(torch.zeros(5, 2), noise=torch.ones(5, 1)).shape

@@ -202,7 +202,7 @@ class Cosine(Schedule):
 class Polynomial(Schedule):
     """A convex path that starts late or early: `alpha = t^n`, `sigma = 1 - t^n`.
 
-    Source: Lipman et al. (2024), "Flow Matching Guide and Code", section 4.8.
+    Source: the polynomial scheduler of the code that goes with Lipman et al. (2024), "Flow Matching Guide and Code".
 
     Args:
         n: the exponent, at least 1, so that the velocity is finite at t = 0.
@@ -224,8 +224,9 @@ class Polynomial(Schedule):
         return t**self.n
 
     def sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        late = t.clamp(min=0.5)  # there 1 - t is exact, and 1 - t^n is not: expm1 and log1p keep its digits
-        return torch.where(t < 0.5, 1 - t**self.n, 0 - torch.expm1(self.n * torch.log1p(late - 1)))
+        late = t.clamp(min=0.5)  # there 1 - t is exact, and expm1 and log1p keep its digits
+        near_one = 0 - torch.expm1(self.n * torch.log1p(late - 1))
+        return torch.where(t < 0.5, 1 - t**self.n, near_one)
 
     def d_alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return self.n * t ** (self.n - 1)

@@ -18,19 +18,31 @@ from fmtutor import Cosine, Linear, Polynomial, Schedule, VarianceExploding, Var
 INNER = torch.linspace(0.001, 0.999, 37, dtype=F64)
 
 
-def exact(name: str, t: mp.mpf) -> tuple[mp.mpf, mp.mpf]:
-    """alpha and sigma to as many digits as mpmath is asked for."""
-    t, tenth = mp.mpf(t), mp.mpf(1) / 10
-    if name.startswith("linear"):
-        return t, 1 - t * (1 if name == "linear" else 1 - tenth)
-    if name == "vp":
-        squared = mp.exp(-tenth * (1 - t) - (20 - tenth) * (1 - t) ** 2 / 2)
-        return mp.sqrt(squared), mp.sqrt(1 - squared)
-    if name == "ve":
-        return mp.mpf(1), (mp.mpf(10) / 1000) * mp.power(1000, 1 - t)
-    if name == "cosine":
-        return mp.sin(mp.pi * t / 2), mp.cos(mp.pi * t / 2)
-    return mp.power(t, mp.mpf(5) / 2), 1 - mp.power(t, mp.mpf(5) / 2)
+def in_forty_digits(s: Schedule, t: float) -> list[mp.mpf]:
+    """alpha, sigma, d_alpha and d_sigma from their definitions, the settings as the floats they are."""
+    t, half = mp.mpf(t), mp.pi / 2
+    if isinstance(s, Linear):
+        rest = 1 - mp.mpf(s.sigma_min)
+        return [t, 1 - rest * t, mp.mpf(1), -rest]
+    if isinstance(s, Cosine):
+        alpha, sigma = mp.sin(half * t), mp.sin(half * (1 - t))
+        return [alpha, sigma, half * sigma, -half * alpha]
+    if isinstance(s, Polynomial):
+        n = mp.mpf(s.n)
+        return [t**n, 1 - t**n, n * t ** (n - 1), -n * t ** (n - 1)]
+    if isinstance(s, VarianceExploding):
+        low, high = mp.mpf(s.sigma_min), mp.mpf(s.sigma_max)
+        sigma = low**t * high ** (1 - t)
+        return [mp.mpf(1), sigma, mp.mpf(0), sigma * (mp.log(low) - mp.log(high))]
+    low, high = mp.mpf(s.beta_min), mp.mpf(s.beta_max)  # type: ignore[attr-defined]
+    noise, rate = low * (1 - t) + (high - low) * (1 - t) ** 2 / 2, low + (high - low) * (1 - t)
+    sigma = mp.sqrt(1 - mp.exp(-noise))
+    return [
+        mp.exp(-noise / 2),
+        sigma,
+        rate / 2 * mp.exp(-noise / 2),
+        -rate / 2 * mp.exp(-noise) / sigma if sigma else -mp.inf,
+    ]
 
 
 def difference(f: object, t: Tensor, h: float = 1e-3) -> Tensor:
@@ -58,7 +70,9 @@ def test_values_and_derivatives_by_three_routes(name: str) -> None:
         assert close(own(t), hand[2 + k])
         assert close(autodiff(s, t), hand[2 + k])  # the base class's, where a schedule overrides it
         with mp.workdps(40):
-            by_mp = torch.tensor([float(mp.diff(lambda x: exact(name, x)[k], float(x))) for x in t[::6]], dtype=F64)  # noqa: B023
+            by_mp = torch.tensor(
+                [float(mp.diff(lambda x, k=k: in_forty_digits(s, x)[k], float(x))) for x in t[::6]], dtype=F64
+            )
         assert close(own(t[::6]), by_mp)
         assert close(own(inner), difference(f, inner))
         for wrong in (-hand[2 + k], hand[2 + k] / 2, hand[2 + k].flip(0)):  # sign, factor, reversed time
@@ -85,33 +99,6 @@ def test_alpha_and_sigma_on_the_circle(name: str) -> None:
     s = SCHEDULES[name]
     torch.testing.assert_close(s.alpha(INNER) ** 2 + s.sigma(INNER) ** 2, torch.ones_like(INNER))
     assert not torch.allclose(s.alpha(INNER) + s.sigma(INNER), torch.ones_like(INNER))  # that is the linear path's
-
-
-def in_forty_digits(s: Schedule, t: float) -> list[mp.mpf]:
-    """alpha, sigma, d_alpha and d_sigma from their definitions, the settings as the floats they are."""
-    t, half = mp.mpf(t), mp.pi / 2
-    if isinstance(s, Linear):
-        rest = 1 - mp.mpf(s.sigma_min)
-        return [t, 1 - rest * t, mp.mpf(1), -rest]
-    if isinstance(s, Cosine):
-        alpha, sigma = mp.sin(half * t), mp.sin(half * (1 - t))
-        return [alpha, sigma, half * sigma, -half * alpha]
-    if isinstance(s, Polynomial):
-        n = mp.mpf(s.n)
-        return [t**n, 1 - t**n, n * t ** (n - 1), -n * t ** (n - 1)]
-    if isinstance(s, VarianceExploding):
-        low, high = mp.mpf(s.sigma_min), mp.mpf(s.sigma_max)
-        sigma = low**t * high ** (1 - t)
-        return [mp.mpf(1), sigma, mp.mpf(0), sigma * (mp.log(low) - mp.log(high))]
-    low, high = mp.mpf(s.beta_min), mp.mpf(s.beta_max)  # type: ignore[attr-defined]
-    noise, rate = low * (1 - t) + (high - low) * (1 - t) ** 2 / 2, low + (high - low) * (1 - t)
-    sigma = mp.sqrt(1 - mp.exp(-noise))
-    return [
-        mp.exp(-noise / 2),
-        sigma,
-        rate / 2 * mp.exp(-noise / 2),
-        -rate / 2 * mp.exp(-noise) / sigma if sigma else -mp.inf,
-    ]
 
 
 ENDS = [
