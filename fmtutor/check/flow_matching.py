@@ -20,8 +20,8 @@ _VELOCITIES = {
     "The size is right but it points away from `x1`: look at the sign of `x1 - x`.": lambda t, x, x1: (
         (x - x1) / (1 - t)
     ),
-    "As a field of the current `x`, `x1 - x` slows down as it comes closer and stops at 63 % of the way (1 - 1/e): "
-    "divide by the time that is left.": lambda t, x, x1: x1 - x,
+    "As a field of the current `x`, `x1 - x` slows down as it comes closer, and does not arrive in time: divide by "
+    "the time that is left.": lambda t, x, x1: x1 - x,
     "Time runs the other way here: t = 0 is noise and t = 1 is data, so the time left is `1 - t`, not `t`.": (
         lambda t, x, x1: (x1 - x) / t
     ),

@@ -82,7 +82,7 @@ class Planar(Layer):
 
 
 class AffineCoupling(Layer):
-    """A layer that leaves one half of a vector alone and scales and shifts the other: `x_b = z_b exp(s(z_a)) + t(z_a)`.
+    """A layer that keeps one half of a vector and scales and shifts the other: `x_b = z_b exp(l(z_a)) + m(z_a)`.
 
     The half that stays says how the other one moved, so both directions cost one pass of the network, whatever that
     is. A layer stretches a number by at most `exp(5)`, which keeps training steady. A new layer changes nothing.
@@ -136,13 +136,13 @@ class AffineCoupling(Layer):
 
 
 class MaskedAutoregressive(Layer):
-    """A layer in which what came before moves what comes next: `x_i = z_i exp(s_i(x_<i)) + t_i(x_<i)`.
+    """A layer in which what came before moves what comes next: `x_i = z_i exp(l_i(x_<i)) + m_i(x_<i)`.
 
-    One network with masked weights gives every `s_i` and `t_i` at once. So `.inv`, and with it the density, is one
+    One network with masked weights gives every `l_i` and `m_i` at once. So `.inv`, and with it the density, is one
     pass, whatever `dim` is; the other way, each number has to wait for those before it, and a sample costs `dim`
     passes. Scales are bounded as in `AffineCoupling`. A new layer changes nothing.
 
-    Every `s_i` and `t_i` hears of all numbers before it, which takes a hidden layer of `dim - 1` units at least.
+    Every `l_i` and `m_i` hears of all numbers before it, which takes a hidden layer of `dim - 1` units at least.
 
     Args:
         dim: numbers in a vector.

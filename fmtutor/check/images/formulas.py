@@ -221,20 +221,20 @@ def frechet_on_a_line(answer: Any) -> str | None:
 
 
 @exercise(
-    chapter=8, number=5, right="Right: two looks in each of 20 steps, and a batch is one call however large it is."
+    chapter=8, number=5, right="Right: four looks in each of 15 steps, and a batch is one call however large it is."
 )
 def model_calls(answer: Any) -> str | None:
-    """Say how often the network is called to draw 445 digits in one batch with 20 steps of the midpoint method."""
+    """Say how often the network is called to draw 300 images in one batch with 15 steps of `rk4`."""
     mistakes: Mistakes = {
-        "The midpoint method looks twice in each step: at its start, and again in its middle.": 20,
-        "All images of a batch go through the network in one call, each at its own place.": 445 * 40,
-        "Two things: a batch is one call however large, and the midpoint method looks twice in each step.": 445 * 20,
-        "Four looks a step are those of the Runge-Kutta method, `rk4`.": (80, 445 * 80),
-        "That is how many digits there are. The network is called once for a whole batch, at each look.": 445,
-        "That counts the looks once for each digit, and the steps not at all.": 890,
-        "Twenty steps have 21 ends, and no look is taken at the last: 20 starts and 20 middles.": (21, 41, 42),
-        "A middle is no half step less, it is one look more: the midpoint method looks twice in each step.": 10,
-        "One look at the whole batch is one call, and there are 20 steps to take.": (1, 2),
-        "Three looks a step would be another method: the midpoint method has the start and the middle.": 60,
+        "The classical Runge-Kutta method looks four times in each step, not once.": 15,
+        "All images of a batch go through the network in one call, each at its own place.": 300 * 60,
+        "Two things: a batch is one call however large, and `rk4` looks four times in each step.": 300 * 15,
+        "Two looks a step are those of the midpoint method.": (30, 300 * 30),
+        "That is how many images there are. The network is called once for a whole batch, at each look.": 300,
+        "That counts the looks once for each image, and the steps not at all.": 1200,
+        "Fifteen steps have 16 ends, and no step starts at the last: four looks belong to each step.": (16, 61, 64),
+        "One look at the whole batch is one call, and there are 15 steps to take.": (1, 4),
+        "Three looks a step would be another method: `rk4` has the start, the middle twice, and the end.": 45,
+        "The end of a step is a look of its own: `rk4` uses another velocity there than the next step's start.": 46,
     }
-    return number(answer, 40, mistakes)
+    return number(answer, 60, mistakes)

@@ -30,7 +30,7 @@ CASES = {
         lambda t, x, x1: (x1 - x) / (1 - t),
         [
             (lambda t, x, x1: (x - x1) / (1 - t), "points away"),
-            (lambda t, x, x1: x1 - x, "63 %"),
+            (lambda t, x, x1: x1 - x, "does not arrive in time"),
             (lambda t, x, x1: (x1 - x) / t, "other way"),
             (lambda t, x, x1: (x - x1) / t, "way behind"),
             (lambda t, x, x1: (x1 - x) * (1 - t), "instead of multiplying"),
