@@ -20,6 +20,7 @@ from fmtutor.distributions import (
     StandardNormal,
     TwoMoons,
 )
+from fmtutor.fields import Bound
 from fmtutor.flows import ContinuousFlow
 from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss
 from fmtutor.nets import VelocityMLP
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AffineCoupling",
     "AffinePath",
+    "Bound",
     "Checkerboard",
     "ContinuousFlow",
     "Cosine",

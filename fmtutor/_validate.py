@@ -1,7 +1,7 @@
 """Checks of what a caller hands in, each answered at once by an error that says what came and what was wanted.
 
-Values (finite, inside [0, 1]) are only looked at on the CPU: on an accelerator a look costs a synchronisation, and
-`fmtutor.training.fit` finds a loss that is not finite there.
+Values (finite, inside [0, 1]) are only looked at where they are `readable`; `fmtutor.training.fit` finds a loss that is
+not finite everywhere.
 """
 
 from __future__ import annotations
@@ -12,8 +12,21 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Size, Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 Kind = TypeVar("Kind")
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the values of `x` may be looked at: on the CPU, in plain use.
+
+    On an accelerator a look costs a synchronisation. Under `torch.vmap` and its kin there is no one value to see, and
+    while `torch.compile` or `torch.export` write down what happens there is none at all.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return not (isinstance(x, FakeTensor) or is_functorch_wrapped_tensor(x))
 
 
 def floating(name: str, x: Tensor) -> Tensor:
@@ -50,9 +63,9 @@ def function(name: str, value: Any) -> Any:
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """`x`, if it is floating-point and, on the CPU, free of NaN and infinity."""
+    """`x`, if it is floating-point and, where it is readable, free of NaN and infinity."""
     floating(name, x)
-    if x.device.type == "cpu" and not torch.isfinite(x).all():
+    if readable(x) and not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite numbers out of {x.numel()}")
     return x
@@ -90,11 +103,19 @@ def flat(x: Tensor) -> Tensor:
 
 
 def time(t: Tensor | float, x: Tensor) -> Tensor:
-    """`per_row` for a time, which on the CPU must also lie in [0, 1]."""
+    """`per_row` for a time, which where it is readable must also lie in [0, 1]."""
     column = per_row("t", t, x)
-    if column.device.type == "cpu" and not (inside := (column >= 0) & (column <= 1)).all():
+    if readable(column) and not (inside := (column >= 0) & (column <= 1)).all():
         raise ValueError(f"t must lie in [0, 1], got {column[~inside][0].item():g}")
     return column
+
+
+def rounded(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """A time in `dtype`: below 1 it stays below, where half precision would round it to the end of the path."""
+    if t.dtype == dtype:
+        return t
+    near = t.to(dtype)
+    return torch.where((near == 1) & (t < 1), 1 - torch.finfo(dtype).eps / 2, near)
 
 
 def output_like(name: str, out: Tensor, x: Tensor) -> Tensor:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Iterable
 from typing import Self
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Size, Tensor, nn
+from torch import Generator, Size, Tensor
 
 from fmtutor import _validate
 from fmtutor.distributions.intervals import gauss_legendre
 from fmtutor.distributions.target import draw
+from fmtutor.fields import Velocity, field, is_trained, leaves, moved, paths_of
 from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, ORDER, Solution, divergence, solve
+from fmtutor.paths import AffinePath
 
 
 class ContinuousFlow(torch.distributions.Distribution):
@@ -27,7 +30,8 @@ class ContinuousFlow(torch.distributions.Distribution):
     `log_prob` follows x back to the base and adds up the divergence on the way:
     `log p1(x1) = log p0(x0) - integral of div v dt`. Its gradient reaches x and the parameters of the velocity, which
     is how a continuous flow is trained by likelihood. A network in evaluation mode, as `fit` leaves it, is taken as it
-    is: then the density is a plain number, and ten thousand points cost no 10 GB of graph.
+    is, also inside a partial, a method or a function: then draws and densities are plain numbers, and ten thousand
+    points cost no 10 GB of graph. A gradient that x asks for is there in either mode.
 
     With fixed steps the path is solved first, with about as many, and the divergence is then looked at along it, at the
     nodes of Gauss and Legendre: in three steps once with Euler, twice with midpoint or heun2, four times with rk4. So
@@ -46,7 +50,9 @@ class ContinuousFlow(torch.distributions.Distribution):
         probes: how many random vectors an estimated divergence uses in each evaluation; an adaptive solver and the
             adjoint keep them for the whole solve, since they could not step through noise that is new at every look.
         adjoint: the gradient from the adjoint equation, as in `ode.solve`: slower, in memory that does not grow with
-            the steps. The velocity must be an `nn.Module`; the gradient reaches its parameters and x.
+            the steps. The velocity must be an `nn.Module`, or a partial of one; the gradient reaches its parameters
+            and x.
+        max_nfe: how many evaluations an adaptive solver may use.
 
     Attributes:
         nfe: how often the velocity was evaluated in the last call; 0 before it. A look that also asks for the
@@ -71,7 +77,7 @@ class ContinuousFlow(torch.distributions.Distribution):
 
     def __init__(
         self,
-        velocity: Callable[[Tensor, Tensor], Tensor],
+        velocity: Velocity,
         base: torch.distributions.Distribution,
         *,
         method: str = "midpoint",
@@ -82,39 +88,40 @@ class ContinuousFlow(torch.distributions.Distribution):
         estimator: str = "exact",
         probes: int = 1,
         adjoint: bool = False,
+        max_nfe: int = 20_000,
     ) -> None:
-        if not callable(velocity):
-            raise TypeError(f"velocity must be a function v(t, x), got {type(velocity).__name__}")
         if not isinstance(base, torch.distributions.Distribution):
             raise TypeError(f"base must be a torch Distribution, got {type(base).__name__}")
         if base.batch_shape:
             raise ValueError(f"base must have no batch shape (see torch's Independent), got {tuple(base.batch_shape)}")
-        if adjoint and not isinstance(velocity, nn.Module):
-            raise TypeError(f"adjoint=True needs a velocity that is an nn.Module, got {type(velocity).__name__}")
+        if adjoint:
+            leaves(velocity)
         super().__init__(event_shape=base.event_shape, validate_args=False)
-        self.velocity, self.base = velocity, base
+        self.velocity, self.base = field(velocity), base
         self.method = _validate.choice("method", method, FIXED + ADAPTIVE)
         self.estimator = _validate.choice("estimator", estimator, ESTIMATORS)
         self.steps, self.probes = _validate.whole("steps", steps), _validate.whole("probes", probes)
         self.rtol, self.atol = _validate.positive("rtol", rtol), _validate.positive("atol", atol)
-        self.t1 = _validate.positive("t1", t1)
+        self.t1, self.max_nfe = _validate.positive("t1", t1), _validate.whole("max_nfe", max_nfe)
         self.adjoint, self.nfe = adjoint, 0
+        for path in paths_of(velocity):
+            _say_if_apart(path, base)
 
     def to(self, *args: object, **kwargs: object) -> Self:
         """A copy on another device or in another dtype; takes what `torch.Tensor.to` takes, as the base must too."""
-        moved = copy.copy(self)
-        moved.base = _validate.able("base", self.base, "to", like="StandardNormal").to(*args, **kwargs)
-        if isinstance(self.velocity, nn.Module):
-            moved.velocity = copy.deepcopy(self.velocity).to(*args, **kwargs)  # type: ignore[call-overload]
-        return moved
+        other = copy.copy(self)
+        other.base = _validate.able("base", self.base, "to", like="StandardNormal").to(*args, **kwargs)
+        other.velocity = moved(self.velocity, *args, **kwargs)
+        return other
 
     def rsample(
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
     ) -> Float[Tensor, "*sample_and_event"]:
-        """Draws of shape `(*sample_shape, *event)` whose gradient reaches the velocity's parameters."""
+        """Draws of shape `(*sample_shape, *event)`; while the velocity is in training, their gradient reaches it."""
         shape = _validate.sample_shape(sample_shape)
         x0 = draw("base", self.base, shape.numel(), generator)
-        return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(shape + self.event_shape)
+        with self._gradients(x0):
+            return self._solve(self.velocity, x0, 0.0, self.t1).x.reshape(shape + self.event_shape)
 
     def sample(
         self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
@@ -188,8 +195,8 @@ class ContinuousFlow(torch.distributions.Distribution):
         return x1.reshape(shape + self.event_shape), log_prob.reshape(shape)
 
     def _gradients(self, x: Tensor) -> torch.set_grad_enabled:
-        evaluated = isinstance(self.velocity, nn.Module) and not self.velocity.training
-        return torch.set_grad_enabled(torch.is_grad_enabled() and (x.requires_grad or not evaluated))
+        wanted = x.requires_grad or is_trained(self.velocity, self.base)
+        return torch.set_grad_enabled(torch.is_grad_enabled() and wanted)
 
     def _carry(
         self, x: Float[Tensor, "batch *event"], t0: float, t1: float, generator: Generator | None = None
@@ -198,10 +205,10 @@ class ContinuousFlow(torch.distributions.Distribution):
         if self.adjoint or self.method in ADAPTIVE:
             return self._carry_together(x, t0, t1, generator)
         looks = math.ceil(self.steps * ORDER[self.method] / 3)  # measured: as exact as the path
-        times, weights = (a.tolist() for a in gauss_legendre(looks, t0, t1))
+        times, weights = _nodes(looks, t0, t1)
         steps = math.ceil(2 * self.steps / 3)  # every interval rounds its share up: about self.steps in all
         path = self._solve(self.velocity, x, t0, t1, [t0, *times, t1], steps)
-        gathered = x.new_zeros(len(x))
+        gathered = x.new_zeros(len(x), dtype=path.times.dtype)  # a sum keeps float32 where x has half precision
         for t, at, weight in zip(times, path.states[1:-1], weights, strict=True):
             gathered = gathered + weight * self._divergence(t, at, generator)[1]
         self.nfe += len(times)
@@ -213,22 +220,23 @@ class ContinuousFlow(torch.distributions.Distribution):
         """The same, with the integral as one more coordinate, so that the solver's tolerance is for both."""
         seed = None if self.estimator == "exact" else int(torch.randint(2**31, (), generator=generator))
 
-        def field(t: Tensor, state: Tensor) -> Tensor:
-            at = state[:, :-1].reshape(x.shape)
+        def together(t: Tensor, state: Tensor) -> Tensor:
+            at = state[:, :-1].reshape(x.shape).to(x.dtype)
             probes = None if seed is None else Generator(x.device).manual_seed(seed)
             u, div = self._divergence(t, at, probes)
-            return torch.cat([_validate.flat(u), div[:, None]], 1)
+            return torch.cat([_validate.flat(u), div[:, None]], 1).to(state.dtype)
 
-        state = torch.cat([_validate.flat(x), x.new_zeros(len(x), 1)], 1)
-        end = self._solve(field, state, t0, t1).x
-        return end[:, :-1].reshape(x.shape), end[:, -1]
+        wide = torch.promote_types(x.dtype, torch.float32)
+        state = torch.cat([_validate.flat(x), x.new_zeros(len(x), 1)], 1).to(wide)
+        end = self._solve(together, state, t0, t1).x
+        return end[:, :-1].reshape(x.shape).to(x.dtype), end[:, -1]
 
     def _divergence(self, t: Tensor | float, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         return divergence(self.velocity, t, x, self.estimator, self.probes, generator)
 
     def _solve(
         self,
-        field: Callable[[Tensor, Tensor], Tensor],
+        velocity: Velocity,
         x: Tensor,
         t0: float,
         t1: float,
@@ -236,7 +244,31 @@ class ContinuousFlow(torch.distributions.Distribution):
         steps: int | None = None,
     ) -> Solution:
         how = {"method": self.method, "steps": steps or self.steps, "rtol": self.rtol, "atol": self.atol}
-        reach = self.velocity.parameters() if self.adjoint and isinstance(self.velocity, nn.Module) else False
-        solution = solve(field, x, t0, t1, times=times, adjoint=reach, **how)  # type: ignore[arg-type]
+        reach = leaves(self.velocity) if self.adjoint else False
+        solution = solve(velocity, x, t0, t1, times=times, adjoint=reach, max_nfe=self.max_nfe, **how)  # type: ignore[arg-type]
         self.nfe = solution.nfe
         return solution
+
+
+def _say_if_apart(path: AffinePath, base: torch.distributions.Distribution) -> None:
+    """Warn where a path that the velocity follows does not start from this base."""
+    if path.starts_standard:  # or nobody knows
+        return
+    alpha, sigma = path.start or (0.0, 1.0)
+    if alpha > 0.15 * sigma:
+        said = f"at t = 0 it still holds data (alpha {alpha:.3g}, sigma {sigma:.3g}), which no base of pure noise does"
+    else:
+        try:
+            scale = float(base.stddev.mean())
+        except (NotImplementedError, AttributeError):
+            return
+        if 0.8 < scale / sigma < 1.25:
+            return
+        said = f"it starts from noise of scale {sigma:.3g}, and the base has {scale:.3g}: take StandardNormal's scale"
+    warnings.warn(f"base and path do not belong together. The velocity follows {path}; {said}", stacklevel=3)
+
+
+@torch.compiler.assume_constant_result  # numpy's, which no compiler of torch looks into
+def _nodes(n: int, a: float, b: float) -> tuple[list[float], list[float]]:
+    times, weights = gauss_legendre(n, a, b)
+    return times.tolist(), weights.tolist()

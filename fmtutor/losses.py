@@ -5,7 +5,8 @@ Chapter 4 proves that their gradients are equal, and measures the constant by wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float
@@ -13,10 +14,10 @@ from torch import Generator, Tensor
 
 from fmtutor import _validate
 from fmtutor.distributions import Target
+from fmtutor.fields import Velocity, evaluate, field, remember
 from fmtutor.paths import AffinePath
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""Any `v(t, x)` that returns the shape of x: a network, a lambda, an exact field."""
+__all__ = ["Velocity", "conditional_flow_matching_loss", "flow_matching_loss"]
 
 
 def conditional_flow_matching_loss(
@@ -36,7 +37,8 @@ def conditional_flow_matching_loss(
     Args:
         velocity: the field to be trained.
         path: where xt and its velocity come from.
-        x0: noise.
+        x0: noise; standard normal where the path's marginals are to be those of `AffinePath`, also for a path that
+            scales it by a `sigma(0)` other than 1.
         x1: data, one for each x0.
         t: a scalar or one time a pair. Unless given, times lean towards t = 1, with density `(2/3) (1 - t)^(-1/3)`: the
             best field is the same for any times, and the last stretch is the hardest to learn. Where the value of the
@@ -60,8 +62,12 @@ def conditional_flow_matching_loss(
     _validate.able("path", path, "sample", like="AffinePath")
     if t is None:
         n = len(x1) if _validate.floating("x1", x1).dim() else 1
-        left = torch.rand(n, generator=_validate.random(generator), dtype=x1.dtype, device=x1.device) ** 1.5
+        wide = torch.promote_types(x1.dtype, torch.float32)  # of times in half precision, many would be 1
+        left = torch.rand(n, generator=_validate.random(generator), dtype=wide, device=x1.device) ** 1.5
         t = (1 - left).clamp(max=1 - 1e-6)  # rounding must not reach t = 1, where some paths have no velocity
+    if isinstance(path, AffinePath):
+        remember(velocity, path)
+        _say_if_scaled(path, x0)
     t, xt, ut = path.sample(x0, x1, t)
     return _squared_error(velocity, t, xt, ut, reduction)
 
@@ -98,12 +104,31 @@ def flow_matching_loss(
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
     ut = _validate.able("path", path, "marginal_velocity", like="AffinePath").marginal_velocity(t, xt, target)
-    return _squared_error(velocity, torch.as_tensor(t, dtype=xt.dtype, device=xt.device), xt, ut, reduction)
+    wide = torch.promote_types(xt.dtype, torch.float32)
+    return _squared_error(velocity, torch.as_tensor(t, dtype=wide, device=xt.device), xt, ut, reduction)
+
+
+_LOOKED_AT: WeakSet[AffinePath] = WeakSet()
+
+
+def _say_if_scaled(path: AffinePath, x0: Tensor) -> None:
+    """Warn, at the first batch, where x0 has the scale of the path's noise already, and would get it twice."""
+    if path.starts_standard or path in _LOOKED_AT or not _validate.readable(x0) or x0.numel() < 100:
+        return
+    _LOOKED_AT.add(path)
+    _, sigma = path.start or (0.0, 1.0)
+    scale = float(x0.std())
+    if 0.8 < scale / sigma < 1.25 and not 0.8 < scale < 1.25:
+        warnings.warn(
+            f"x0 must be standard normal, and the path of {path.schedule} scales it by sigma(0) = {sigma:g}, but x0 "
+            f"has a standard deviation of {scale:.3g} already: draw x0 from StandardNormal",
+            stacklevel=3,
+        )
 
 
 def _squared_error(velocity: Velocity, t: Tensor, xt: Tensor, ut: Tensor, reduction: str) -> Tensor:
     if reduction == "mean" and not xt.numel():
         raise ValueError(f"a mean needs points to be taken over, got none: xt has shape {tuple(xt.shape)}")
-    out = _validate.function("velocity", velocity)(t, xt)
-    error = (_validate.output_like("velocity", out, xt) - ut).square()
+    error = evaluate(field(velocity), t, xt) - ut
+    error = error.to(torch.promote_types(error.dtype, torch.float32)).square()
     return error.mean() if reduction == "mean" else _validate.flat(error).mean(1)

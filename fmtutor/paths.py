@@ -35,6 +35,26 @@ class Coefficients(NamedTuple):
     d_sigma: Tensor
 
 
+def _wide(x: Tensor) -> Tensor:
+    """`x` in at least float32: a schedule's coefficients near t = 1 are too fine for half precision."""
+    return x.to(torch.promote_types(_validate.floating("x", x).dtype, torch.float32))
+
+
+def _start(schedule: Schedule) -> tuple[float, float] | None:
+    """alpha(0) and sigma(0) of a schedule that runs from noise to data."""
+    try:
+        t = torch.tensor([0.0, 1.0])
+        (alpha, alpha_1), (sigma, sigma_1) = schedule.alpha(t).tolist(), schedule.sigma(t).tolist()
+    except Exception:  # it lives on another device, or is being compiled, or broken, and says so when it is used
+        return None
+    if alpha_1 * sigma <= alpha * sigma_1:
+        raise ValueError(
+            f"schedule must run from noise at t = 0 to data at t = 1, but {schedule} has alpha {alpha:g} and "
+            f"sigma {sigma:g} at 0, alpha {alpha_1:g} and sigma {sigma_1:g} at 1: ask it at 1 - t"
+        )
+    return alpha, sigma
+
+
 class AffinePath:
     """The path `xt = alpha(t) x1 + sigma(t) x0` from noise x0 at t = 0 to data x1 at t = 1.
 
@@ -47,6 +67,13 @@ class AffinePath:
     Args:
         schedule: the coefficients; `Linear()` unless given.
 
+    Attributes:
+        start: alpha(0) and sigma(0), or None where the schedule cannot say. `(0, 1)` is pure standard normal noise.
+
+    Raises:
+        TypeError: the schedule is no `Schedule`.
+        ValueError: the schedule runs from data to noise.
+
     Example:
         >>> path, x0, x1 = AffinePath(), torch.tensor([[0.0]]), torch.tensor([[2.0]])
         >>> path.sample(x0, x1, torch.tensor([0.25]))
@@ -57,18 +84,25 @@ class AffinePath:
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule = Linear() if schedule is None else _validate.kind("schedule", schedule, Schedule)
+        self.start = None if torch.compiler.is_compiling() else _start(self.schedule)
+
+    @property
+    def starts_standard(self) -> bool:
+        """Whether it starts, nearly, from a standard normal, as far as anybody knows."""
+        alpha, sigma = self.start or (0.0, 1.0)
+        return alpha < 0.15 * sigma and 0.8 < sigma < 1.25
 
     def __repr__(self) -> str:
         return f"AffinePath({self.schedule})"
 
     def coefficients(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Coefficients:
-        """alpha, sigma and their derivatives at t, each `(batch, 1, ..., 1)`.
+        """alpha, sigma and their derivatives at t, each `(batch, 1, ..., 1)`, in at least float32.
 
         Raises:
             TypeError: the schedule does not return tensors.
             ValueError: t has another length than the batch or leaves [0, 1], or the schedule returns another shape.
         """
-        column, s = _validate.time(t, x), self.schedule
+        column, s = _validate.time(t, _wide(x)), self.schedule
         found = []
         for name in Coefficients._fields:
             value = _validate.kind(f"{name}(t) of {s}", getattr(s, name)(column), Tensor)
@@ -97,7 +131,9 @@ class AffinePath:
         x0, x1 = _validate.finite("x0", x0), _validate.finite("x1", x1)
         _validate.same_shape("x0", x0, "x1", x1)
         alpha, sigma, d_alpha, d_sigma = self._moving(self.coefficients(t, x1), t)
-        return PathSample(_validate.per_row("t", t, x1).flatten(), alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0)
+        xt, ut = alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
+        t = _validate.rounded(_validate.per_row("t", t, _wide(x1)).flatten(), x1.dtype)
+        return PathSample(t, xt.to(x1.dtype), ut.to(x1.dtype))
 
     def conditional_velocity(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
         """`u_t(x | x1) = d_alpha x1 + (d_sigma / sigma)(x - alpha x1)`: the velocity at x of the path that ends at x1.
@@ -108,12 +144,12 @@ class AffinePath:
             ValueError: as in `sample`, or sigma(t) = 0, where every path has arrived.
         """
         alpha, sigma, d_alpha, d_sigma = self._conditional(t, x, x1)
-        return d_alpha * x1 + d_sigma / sigma * (x - alpha * x1)
+        return (d_alpha * x1 + d_sigma / sigma * (x - alpha * x1)).to(x.dtype)
 
     def conditional_score(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
         """`grad_x log p_t(x | x1) = -(x - alpha x1) / sigma^2`; errors as in `conditional_velocity`."""
         alpha, sigma, _, _ = self._conditional(t, x, x1)
-        return (alpha * x1 - x) / sigma**2
+        return ((alpha * x1 - x) / sigma**2).to(x.dtype)
 
     def marginal_velocity(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, "batch *event"]:
         """`u_t(x) = E[u_t(x | x1) | xt = x]`, the velocity every flow matching model tries to learn, exactly.
@@ -176,8 +212,11 @@ class AffinePath:
         c = self.coefficients(t, x)
         if "score" in (source, to):
             self._must_hold(c.sigma > 0, t, "sigma is 0: no score is defined")
-        if source == to:
-            return prediction
+        return prediction if source == to else self._convert(c, t, x, prediction, source, to).to(x.dtype)
+
+    def _convert(
+        self, c: Coefficients, t: Tensor | float, x: Tensor, prediction: Tensor, source: str, to: str
+    ) -> Tensor:
         if to == "data":
             return self._data(c, t, x, prediction, source)
         noise = self._noise(c, t, x, prediction, source)
@@ -237,7 +276,7 @@ class AffinePath:
         return c, data, (wide - c.alpha * data) / c.sigma
 
     def _must_hold(self, condition: Tensor, t: Tensor | float, what: str) -> None:
-        if condition.device.type == "cpu" and not condition.all():
+        if _validate.readable(condition) and not condition.all():
             times = torch.as_tensor(t).expand(len(condition)) if torch.as_tensor(t).dim() == 0 else torch.as_tensor(t)
             at = times[~condition.flatten()][0].item()
             hint = f"; stop at t = {1 - 1e-6} or earlier" if at > 0.5 else "; start later"

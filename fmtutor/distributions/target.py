@@ -162,7 +162,7 @@ class Target(Distribution):
         x = wide(x)
         alpha, sigma = _validate.per_row("alpha", alpha, x), _validate.per_row("sigma", sigma, x)
         _validate.finite("alpha", alpha)
-        if sigma.device.type == "cpu" and not (sigma > 0).all():
+        if _validate.readable(sigma) and not (sigma > 0).all():
             raise ValueError(f"sigma must be above 0: without noise there is no posterior, got {sigma.min().item():g}")
         return x, alpha, _validate.finite("sigma", sigma)
 

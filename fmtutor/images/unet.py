@@ -132,5 +132,5 @@ class UNet(nn.Module):
         if self.label is None or label.shape != x.shape[:1]:
             wanted = "None: this network was built with classes=None" if self.label is None else f"of shape ({len(x)},)"
             raise ValueError(f"label must be {wanted}, got shape {tuple(label.shape)}")
-        if label.device.type == "cpu" and not ((label >= 0) & (label <= self.classes)).all():
+        if _validate.readable(label) and not ((label >= 0) & (label <= self.classes)).all():
             raise ValueError(f"label must lie in [0, {self.classes}], got {label.tolist()}")

@@ -5,8 +5,6 @@ Chapter 4 measures a trained field with it, chapter 5 how straight its trajector
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -15,6 +13,7 @@ from torch.distributions import Distribution
 from fmtutor import _validate
 from fmtutor.distributions import Target
 from fmtutor.distributions.target import draw, wide
+from fmtutor.fields import Velocity, evaluate, field
 from fmtutor.metrics.estimates import Estimate, estimate, home
 from fmtutor.ode import Solution
 from fmtutor.paths import AffinePath
@@ -22,7 +21,7 @@ from fmtutor.paths import AffinePath
 
 @torch.no_grad()
 def velocity_error(
-    velocity: Callable[[Tensor, Tensor], Tensor],
+    velocity: Velocity,
     path: AffinePath,
     target: Target,
     base: Distribution,
@@ -50,7 +49,7 @@ def velocity_error(
         >>> velocity_error(lambda t, x: path.marginal_velocity(t, x, board), path, board, base)
         0 ± 0
     """
-    _validate.able("path", path, "marginal_velocity", like="AffinePath")
+    _validate.able("path", path, "marginal_velocity", like="AffinePath"), field(velocity)
     draws = (draw("base", base, _validate.whole("n", n), generator), draw("target", target, n, generator))
     if times is not None:
         if _validate.finite("times", times).dim() != 1 or not len(times):
@@ -104,7 +103,7 @@ def straightness(
 
 
 def _field_error(
-    velocity: Callable[[Tensor, Tensor], Tensor],
+    velocity: Velocity,
     path: AffinePath,
     target: Target,
     x0: Float[Tensor, "n *event"],
@@ -115,7 +114,7 @@ def _field_error(
     errors = []
     for start, end, now in zip(x0.split(10_000), x1.split(10_000), t.split(10_000), strict=True):
         xt = path.sample(start, end, now).xt
-        v = _validate.output_like("velocity", velocity(now, xt), xt)
+        v = evaluate(velocity, now, xt)
         miss = wide(v) - wide(path.marginal_velocity(now, xt, target))
         errors.append(miss.square().reshape(len(xt), -1).mean(1))
     return torch.cat(errors)
