@@ -18,7 +18,7 @@ from torch import Generator, Size, Tensor
 
 from fmtutor import _validate
 from fmtutor.distributions.intervals import gauss_legendre
-from fmtutor.distributions.target import draw
+from fmtutor.distributions.target import draw, wide
 from fmtutor.fields import Velocity, field, is_trained, leaves, moved, paths_of
 from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, ORDER, Solution, divergence, solve
 from fmtutor.paths import AffinePath
@@ -226,8 +226,7 @@ class ContinuousFlow(torch.distributions.Distribution):
             u, div = self._divergence(t, at, probes)
             return torch.cat([_validate.flat(u), div[:, None]], 1).to(state.dtype)
 
-        wide = torch.promote_types(x.dtype, torch.float32)
-        state = torch.cat([_validate.flat(x), x.new_zeros(len(x), 1)], 1).to(wide)
+        state = wide(torch.cat([_validate.flat(x), x.new_zeros(len(x), 1)], 1))
         end = self._solve(together, state, t0, t1).x
         return end[:, :-1].reshape(x.shape).to(x.dtype), end[:, -1]
 

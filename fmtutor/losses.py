@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from fmtutor import _validate
 from fmtutor.distributions import Target
+from fmtutor.distributions.target import wide
 from fmtutor.fields import Velocity, evaluate, field, remember
 from fmtutor.paths import AffinePath
 
@@ -62,8 +63,8 @@ def conditional_flow_matching_loss(
     _validate.able("path", path, "sample", like="AffinePath")
     if t is None:
         n = len(x1) if _validate.floating("x1", x1).dim() else 1
-        wide = torch.promote_types(x1.dtype, torch.float32)  # of times in half precision, many would be 1
-        left = torch.rand(n, generator=_validate.random(generator), dtype=wide, device=x1.device) ** 1.5
+        dtype = torch.promote_types(x1.dtype, torch.float32)  # of times in half precision, many would be 1
+        left = torch.rand(n, generator=_validate.random(generator), dtype=dtype, device=x1.device) ** 1.5
         t = (1 - left).clamp(max=1 - 1e-6)  # rounding must not reach t = 1, where some paths have no velocity
     if isinstance(path, AffinePath):
         remember(velocity, path)
@@ -104,8 +105,8 @@ def flow_matching_loss(
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
     ut = _validate.able("path", path, "marginal_velocity", like="AffinePath").marginal_velocity(t, xt, target)
-    wide = torch.promote_types(xt.dtype, torch.float32)
-    return _squared_error(velocity, torch.as_tensor(t, dtype=wide, device=xt.device), xt, ut, reduction)
+    at = torch.as_tensor(t, dtype=torch.promote_types(xt.dtype, torch.float32), device=xt.device)
+    return _squared_error(velocity, at, xt, ut, reduction)
 
 
 _LOOKED_AT: WeakSet[AffinePath] = WeakSet()
@@ -129,6 +130,5 @@ def _say_if_scaled(path: AffinePath, x0: Tensor) -> None:
 def _squared_error(velocity: Velocity, t: Tensor, xt: Tensor, ut: Tensor, reduction: str) -> Tensor:
     if reduction == "mean" and not xt.numel():
         raise ValueError(f"a mean needs points to be taken over, got none: xt has shape {tuple(xt.shape)}")
-    error = evaluate(field(velocity), t, xt) - ut
-    error = error.to(torch.promote_types(error.dtype, torch.float32)).square()
+    error = wide(evaluate(field(velocity), t, xt) - ut).square()
     return error.mean() if reduction == "mean" else _validate.flat(error).mean(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fmtutor import _validate
 from fmtutor.distributions import Target
+from fmtutor.distributions.target import wide
 from fmtutor.schedules import Linear, Schedule
 
 PREDICTIONS = ("velocity", "score", "noise", "data")
@@ -33,11 +34,6 @@ class Coefficients(NamedTuple):
     sigma: Tensor
     d_alpha: Tensor
     d_sigma: Tensor
-
-
-def _wide(x: Tensor) -> Tensor:
-    """`x` in at least float32: a schedule's coefficients near t = 1 are too fine for half precision."""
-    return x.to(torch.promote_types(_validate.floating("x", x).dtype, torch.float32))
 
 
 def _start(schedule: Schedule) -> tuple[float, float] | None:
@@ -102,7 +98,7 @@ class AffinePath:
             TypeError: the schedule does not return tensors.
             ValueError: t has another length than the batch or leaves [0, 1], or the schedule returns another shape.
         """
-        column, s = _validate.time(t, _wide(x)), self.schedule
+        column, s = _validate.time(t, wide(_validate.floating("x", x))), self.schedule
         found = []
         for name in Coefficients._fields:
             value = _validate.kind(f"{name}(t) of {s}", getattr(s, name)(column), Tensor)
@@ -132,7 +128,7 @@ class AffinePath:
         _validate.same_shape("x0", x0, "x1", x1)
         alpha, sigma, d_alpha, d_sigma = self._moving(self.coefficients(t, x1), t)
         xt, ut = alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
-        t = _validate.rounded(_validate.per_row("t", t, _wide(x1)).flatten(), x1.dtype)
+        t = _validate.rounded(_validate.per_row("t", t, wide(x1)).flatten(), x1.dtype)
         return PathSample(t, xt.to(x1.dtype), ut.to(x1.dtype))
 
     def conditional_velocity(self, t: Tensor | float, x: Tensor, x1: Tensor) -> Float[Tensor, "batch *event"]:
@@ -174,10 +170,10 @@ class AffinePath:
 
     def marginal_log_prob(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, " batch"]:
         """`log p_t(x)` in nats, exactly; arguments and errors as in `marginal_velocity`."""
-        wide = _validate.finite("x", x).double()
-        c = self._noisy(t, wide)
+        at = _validate.finite("x", x).double()
+        c = self._noisy(t, at)
         _validate.able("target", target, "noised_log_prob", like="Target")
-        return target.noised_log_prob(wide, c.alpha.flatten(), c.sigma.flatten()).to(x.dtype)
+        return target.noised_log_prob(at, c.alpha.flatten(), c.sigma.flatten()).to(x.dtype)
 
     def convert(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], prediction: Tensor, source: str, to: str
@@ -269,11 +265,11 @@ class AffinePath:
 
     def _posterior(self, t: Tensor | float, x: Tensor, target: Target) -> tuple[Coefficients, Tensor, Tensor]:
         """The coefficients, E[x1 | xt = x] and E[x0 | xt = x], in float64."""
-        wide = _validate.finite("x", x).double()
-        c = self._noisy(t, wide)
+        at = _validate.finite("x", x).double()
+        c = self._noisy(t, at)
         _validate.able("target", target, "posterior_mean", like="Target")
-        data = target.posterior_mean(wide, c.alpha.flatten(), c.sigma.flatten())
-        return c, data, (wide - c.alpha * data) / c.sigma
+        data = target.posterior_mean(at, c.alpha.flatten(), c.sigma.flatten())
+        return c, data, (at - c.alpha * data) / c.sigma
 
     def _must_hold(self, condition: Tensor, t: Tensor | float, what: str) -> None:
         if _validate.readable(condition) and not condition.all():
