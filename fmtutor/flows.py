@@ -19,7 +19,8 @@ from torch import Generator, Size, Tensor
 from fmtutor import _validate
 from fmtutor.distributions.intervals import gauss_legendre
 from fmtutor.distributions.target import draw, wide
-from fmtutor.fields import Velocity, field, is_trained, leaves, moved, paths_of
+from fmtutor.fields import Velocity, field
+from fmtutor.fields.inside import is_trained, leaves, moved, paths_of
 from fmtutor.ode import ADAPTIVE, ESTIMATORS, FIXED, ORDER, Solution, divergence, solve
 from fmtutor.paths import AffinePath
 

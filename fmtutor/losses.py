@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 from fmtutor import _validate
 from fmtutor.distributions import Target
 from fmtutor.distributions.target import wide
-from fmtutor.fields import Velocity, evaluate, field, remember
+from fmtutor.fields import Velocity, evaluate, field
+from fmtutor.fields.inside import remember
 from fmtutor.paths import AffinePath
 
 __all__ = ["Velocity", "conditional_flow_matching_loss", "flow_matching_loss"]

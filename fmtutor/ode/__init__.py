@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmtutor import _validate
-from fmtutor.fields import Velocity, evaluate, field, leaves
+from fmtutor.fields import Velocity, evaluate, field
+from fmtutor.fields.inside import leaves
 from fmtutor.ode.adaptive import ADAPTIVE, HINT, Count, integrate, intervals
 from fmtutor.ode.steps import FIXED, ORDER, follow, shares
 from fmtutor.ode.traces import ESTIMATORS, divergence
