@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchdiffeq
 from reference import F64
 from torch import Generator, Tensor
 
-from fmtutor import AffinePath, Checkerboard, VelocityMLP, divergence, solve
+from fmtutor import AffinePath, Checkerboard, ContinuousFlow, StandardNormal, VelocityMLP, divergence, solve
 from fmtutor.ode import ADAPTIVE, FIXED
 
 CALLS = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}
@@ -111,6 +112,195 @@ def test_dtype_shape_and_gradient_follow_the_state() -> None:
         assert (found.x.dtype, found.times.dtype, found.states.shape) == (dtype, dtype, (2, 3, 1, 4, 4))
         (gradient,) = torch.autograd.grad(found.x.sum(), x)
         torch.testing.assert_close(gradient, torch.full_like(x, math.exp(-1)), rtol=1e-3, atol=1e-3)
+
+
+# how exact, for how much
+
+# 20 steps, or a tolerance of 1e-5: the evaluations, held exactly where steps are fixed, and the relative error they buy
+ACCURACY = {
+    "euler": (20, 1.8e-1),
+    "midpoint": (40, 8e-3),
+    "heun2": (40, 5e-3),
+    "rk4": (80, 3e-6),
+    "dopri5": (55, 1.5e-5),
+    "dopri8": (66, 6e-7),
+    "bosh3": (118, 1.2e-4),
+    "adaptive_heun": (475, 9e-5),
+}
+
+
+@pytest.mark.parametrize("method", FIXED + ADAPTIVE)
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0)])
+def test_accuracy_for_evaluations(method: str, t0: float, t1: float) -> None:
+    most, error = ACCURACY[method]
+    end = solve(stretch, START, t0, t1, method=method)
+    relative = float(((end.x - truth(t1, t0)) / truth(t1, t0)).abs().max())
+    assert relative < error
+    assert relative > error / 2 or method in ADAPTIVE  # the table is no wider than it says
+    assert end.nfe == most if method in FIXED else end.nfe <= most
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_fixed_steps_are_those_of_torchdiffeq(method: str) -> None:
+    """A second route to the loop and its four rules, bit for bit but for the order of a sum."""
+    times = torch.tensor([0.0, 1.0], dtype=F64)
+    field = lambda t, x: (1 + 2 * t) * torch.sin(3 * x) + torch.cos(5 * t)  # noqa: E731
+    theirs = torchdiffeq.odeint(field, START, times, method=method, options={"step_size": 0.125})[-1]
+    assert float((solve(field, START, method=method, steps=8).x - theirs).abs().max()) < 1e-14
+    other = {"euler": "midpoint", "midpoint": "heun2", "heun2": "midpoint", "rk4": "heun2"}[method]
+    assert float((solve(field, START, method=other, steps=8).x - theirs).abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_relative_and_absolute_tolerance_are_not_each_other(method: str) -> None:
+    """Near 0 only the absolute tolerance binds, far from it only the relative one: the evaluations tell."""
+    cost = lambda x, **how: solve(lambda t, y: torch.cos(9 * t) * y, x, method=method, **how).nfe  # noqa: E731
+    small, large = 1e-6 * START, 1e6 * START
+    assert cost(small, rtol=1e-9, atol=1e-2) < cost(small, rtol=1e-2, atol=1e-9) / 1.2
+    assert cost(large, rtol=1e-2, atol=1e-6) < cost(large, rtol=1e-6, atol=1e-2) / 1.2
+
+
+def test_keywords_are_not_their_neighbours() -> None:
+    x = torch.ones(1, 1, dtype=F64)
+    assert solve(stretch, x, 0.2, 0.7, method="rk4").x.item() == pytest.approx(math.exp(0.7 + 0.49 - 0.2 - 0.04))
+    assert solve(stretch, x, 0.7, 0.2, method="rk4").x.item() == pytest.approx(math.exp(-(0.7 + 0.49 - 0.2 - 0.04)))
+    assert solve(stretch, x, method="euler", steps=3, max_nfe=2).nfe == 3  # a limit for adaptive methods alone
+    assert solve(stretch, x, method="dopri5", steps=1, max_nfe=500).nfe > 1
+    draw = lambda probes: divergence(lambda t, x: x @ torch.ones(3, 3), 0.0, torch.zeros(4000, 3), "gaussian", probes)  # noqa: E731
+    assert float(draw(1)[1].var() / draw(4)[1].var()) == pytest.approx(4, rel=0.25)
+
+
+# jumps, ends and limits
+
+
+def jumping(t: Tensor, x: Tensor) -> Tensor:
+    """Growth until t = 0.5, and decay three times as fast after it."""
+    return torch.where(t < 0.5, 1.0, -3.0) * x
+
+
+@pytest.mark.parametrize("method", FIXED[1:] + ADAPTIVE)
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("times", [[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
+def test_a_field_may_jump_at_a_known_time(method: str, late: bool, times: list[float]) -> None:
+    """torchdiffeq's own defaults are off by 8e-4 with dopri5 and by 9e-3 with rk4, whichever side the jump is on."""
+    at_the_jump = (lambda t, x: torch.where(t <= 0.5, 1.0, -3.0) * x) if late else jumping
+    x, forth = torch.ones(1, 1, dtype=F64), times[0] == 0
+    wanted, limit = math.exp(-1 if forth else 1), {"midpoint": 7e-3, "heun2": 7e-3}.get(method, 1e-4)
+    for adjoint in (False, ()):
+        found = solve(at_the_jump, x, method=method, times=times, adjoint=adjoint)
+        assert float(found.x) == pytest.approx(wanted, rel=limit)
+        assert float(found.states[1]) == pytest.approx(math.exp(0.5 if forth else 1.5), rel=limit)
+    if method == "rk4":
+        grid = torch.tensor(times, dtype=F64)
+        theirs = torchdiffeq.odeint(at_the_jump, x, grid, method="rk4", options={"step_size": 0.05})[-1]
+        assert float(theirs) != pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_a_step_that_lands_on_a_time_does_not_run_past_the_end(method: str) -> None:
+    """A constant field lets steps grow tenfold, from 0.01 on to 0.1: torchdiffeq then looked at t = 6.5."""
+    seen: list[float] = []
+
+    def constant(t: Tensor, x: Tensor) -> Tensor:
+        seen.append(float(t))
+        return torch.ones_like(x)
+
+    for times in ([0.0, 0.01, 1.0], [0.0, 0.01, 0.11, 1.0], [1.0, 0.99, 0.0]):
+        for dtype in (torch.float32, F64):
+            solve(constant, torch.ones(1, 1, dtype=dtype), method=method, times=times)
+    assert min(seen) >= 0
+    assert max(seen) <= 1
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_a_solver_without_end_is_ended(method: str) -> None:
+    stiff = lambda t, x: -1e6 * (x - torch.cos(t))  # noqa: E731
+    with pytest.raises(
+        ValueError, match=rf"needs more than max_nfe = 500 evaluations by {method}.*t = .*larger max_nfe"
+    ):
+        solve(stiff, START, method=method, max_nfe=500)
+    with pytest.raises(ValueError, match="needs more than max_nfe = 300 evaluations"):
+        ContinuousFlow(stiff, StandardNormal(1).to(F64), method=method, max_nfe=300).log_prob(START)
+    exact = solve(stretch, START, method=method)
+    assert solve(stretch, START, method=method, max_nfe=exact.nfe).x.equal(exact.x)
+    with pytest.raises(ValueError, match="max_nfe"):
+        solve(stretch, START, method=method, max_nfe=exact.nfe - 1)
+    for bad in (0, 1.5, None):
+        with pytest.raises(ValueError, match="max_nfe must be a whole number of at least 1"):
+            solve(stretch, START, method=method, max_nfe=bad)  # type: ignore[arg-type]
+
+
+def test_the_limit_starts_again_on_every_way_back() -> None:
+    x = START.clone().requires_grad_()
+    end = solve(stretch, x, method="dopri5", adjoint=(), max_nfe=70)
+    for _ in range(5):
+        (gradient,) = torch.autograd.grad(end.x.sum(), x, retain_graph=True)
+        torch.testing.assert_close(gradient, torch.full_like(x, math.exp(2)), rtol=1e-3, atol=1e-3)
+    x = torch.ones(1, 1, requires_grad=True)
+    easy = solve(lambda t, x: torch.cos(1e4 * x.detach()) + 0 * x, x, t1=1e-5, method="dopri5", adjoint=(), max_nfe=40)
+    assert easy.nfe <= 40
+
+
+def test_a_bar_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fmtutor.ode.adaptive as adaptive
+
+    bars: list[int] = []
+
+    class Bar:
+        def __init__(self, **how: object) -> None:
+            bars.append(0)
+
+        def update(self) -> None:
+            bars[-1] += 1
+
+        def close(self) -> None:
+            bars.append(-1)
+
+    monkeypatch.setattr(adaptive, "tqdm", Bar)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    solve(stretch, START, method="dopri5")
+    assert not bars  # it was quick
+    monkeypatch.setattr(adaptive, "PATIENCE", -1.0)
+    nfe = solve(stretch, START, method="dopri5").nfe
+    assert bars == [nfe - 1, -1]
+
+
+@pytest.mark.parametrize("method", ["midpoint", "rk4", "dopri5", "dopri8"])
+@pytest.mark.parametrize("adjoint", [False, ()])
+def test_the_ends_have_their_gradient(method: str, adjoint: object) -> None:
+    """dx/dt1 is the velocity at the end, and dx/dt0 is minus the velocity at the start, carried along."""
+    t0, t1 = torch.tensor(0.2, dtype=F64, requires_grad=True), torch.tensor(0.9, dtype=F64, requires_grad=True)
+    how = {"method": method, "steps": 100, "rtol": 1e-8, "atol": 1e-8, "adjoint": adjoint}
+    end = solve(stretch, START, t0, t1, **how).x  # type: ignore[arg-type]
+    torch.testing.assert_close(end, truth(0.9, 0.2), rtol=1e-3, atol=1e-3)
+    found = torch.autograd.grad(end.sum(), (t0, t1))
+    wanted = -(1 + 2 * t0) * end.sum(), (1 + 2 * t1) * end.sum()
+    torch.testing.assert_close(found, tuple(w.detach() for w in wanted), rtol=1e-3, atol=1e-3)
+    (one,) = torch.autograd.grad(solve(stretch, START, 0.2, t1, **how).x.sum(), t1)  # type: ignore[arg-type]
+    torch.testing.assert_close(one, found[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", [*FIXED, "dopri5"])
+def test_many_steps_in_half_precision_do_not_stall(dtype: torch.dtype, method: str) -> None:
+    """A step of 1/2000 is below what bf16 can add to 1, in the state and in the time."""
+    x, seen = torch.ones(3, 2, dtype=dtype), []
+
+    def half(t: Tensor, x: Tensor) -> Tensor:
+        seen.append(t)
+        assert t.dtype == x.dtype == dtype
+        return x
+
+    found = solve(half, x, method=method, steps=2000, rtol=1e-3, atol=1e-3)
+    assert found.x.dtype == dtype
+    assert found.x.double().mean().item() == pytest.approx(math.e, rel=2 * torch.finfo(dtype).eps)
+    assert found.times.dtype == torch.float32
+    stepped = x.clone()
+    for _ in range(2000):
+        stepped = stepped + stepped / 2000  # the plain loop in half precision
+    assert stepped.double().mean().item() != pytest.approx(math.e, rel=0.1)
+    last = solve(lambda t, x: -x / (1 - t), x, t1=0.9995, method=method, steps=50).x  # bf16 rounds 0.9995 to 1
+    assert last.isfinite().all()
 
 
 # the adjoint

@@ -9,6 +9,7 @@ from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 Field = Callable[..., Tensor]

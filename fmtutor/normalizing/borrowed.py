@@ -15,6 +15,7 @@ from torch.distributions import ComposeTransform, Distribution, Transform, const
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import _InverseTransform
 
+from fmtutor import _validate
 from fmtutor.distributions.target import Target
 from fmtutor.normalizing.layers import Layer
 
@@ -101,7 +102,7 @@ class BorrowedTransform(Borrowed):
 
     def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
         transform = self.whole
-        if not everywhere(transform.domain) and z.device.type == "cpu" and not transform.domain.check(z).all():
+        if not everywhere(transform.domain) and _validate.readable(z) and not transform.domain.check(z).all():
             raise ValueError(
                 f"transforms must fit what comes before them: {self} takes points of {transform.domain}, and got others"
             )

@@ -45,7 +45,7 @@ def dequantize(values: Tensor, levels: int, generator: Generator | None = None) 
     x = values if values.is_floating_point() else values.to(torch.get_default_dtype())
     if (eps := torch.finfo(x.dtype).eps) * levels > 1 / 4:  # just below 1, numbers lie eps / 2 apart
         raise ValueError(f"values must have a dtype with more digits for {levels} levels, got {x.dtype}: see .float()")
-    if x.device.type == "cpu" and not (good := (x >= 0) & (x < levels) & (x == x.floor())).all():
+    if _validate.readable(x) and not (good := (x >= 0) & (x < levels) & (x == x.floor())).all():
         raise ValueError(f"values must be whole numbers from 0 to {levels - 1}, got {x[~good][0].item():g}")
     exact = torch.promote_types(x.dtype, torch.float32)
     u = torch.rand(x.shape, generator=generator, dtype=exact, device=x.device)
