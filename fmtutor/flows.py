@@ -264,7 +264,8 @@ def _say_if_apart(path: AffinePath, base: torch.distributions.Distribution) -> N
             return
         if 0.8 < scale / sigma < 1.25:
             return
-        said = f"it starts from noise of scale {sigma:.3g}, and the base has {scale:.3g}: take StandardNormal's scale"
+        right = ", ".join([*map(str, base.event_shape), f"scale={sigma:.3g}"])
+        said = f"it starts from noise of scale {sigma:.3g}, and the base has {scale:.3g}: take StandardNormal({right})"
     warnings.warn(f"base and path do not belong together. The velocity follows {path}; {said}", stacklevel=3)
 
 

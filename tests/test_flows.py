@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,8 +13,28 @@ from reference import F64, targets
 from torch import Generator, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from fmtutor import AffinePath, ContinuousFlow, GaussianMixture, StandardNormal, VelocityMLP
+from fmtutor import (
+    AffinePath,
+    ContinuousFlow,
+    Cosine,
+    EightGaussians,
+    GaussianMixture,
+    Linear,
+    Polynomial,
+    Schedule,
+    Solution,
+    StandardNormal,
+    VarianceExploding,
+    VariancePreserving,
+    VelocityMLP,
+    conditional_flow_matching_loss,
+    flows,
+    solve,
+)
 from fmtutor.distributions.intervals import gauss_legendre
+from fmtutor.ode import ORDER
+
+CALLS = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}
 
 MEAN, SCALE = torch.tensor([1.0, -0.5], dtype=F64), 0.4
 TIGHT = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8}
@@ -398,3 +420,115 @@ def test_a_flow_moves_as_its_base_does() -> None:
     assert next(net.parameters()).dtype == torch.float32
     x = torch.randn(20, 2)
     torch.testing.assert_close(moved.log_prob(x.double()).float(), flow.log_prob(x), atol=1e-4, rtol=1e-4)
+
+
+# 20 steps, or a tolerance of 1e-5: the looks, held exactly, and the mean error in nats that they buy on a Gaussian
+ACCURACY = {
+    "euler": (25, 2.6e-1),
+    "midpoint": (58, 1.3e-4),
+    "heun2": (58, 7e-3),
+    "rk4": (139, 3.2e-6),
+    "dopri5": (45, 1e-4),
+    "dopri8": (92, 3e-6),
+    "bosh3": (103, 5e-5),
+    "adaptive_heun": (356, 1e-4),
+}
+
+
+@pytest.mark.parametrize("method", ACCURACY)
+def test_accuracy_of_a_density_for_its_looks(method: str) -> None:
+    """One look at the divergence less, or a path with a third of its steps, is another number of looks."""
+    looks, error = ACCURACY[method]
+    target = MultivariateNormal(MEAN, SCALE**2 * torch.eye(2, dtype=F64))
+    flow, x = ContinuousFlow(to_gaussian, BASE, method=method), target.sample((400,))
+    assert float((flow.log_prob(x) - target.log_prob(x)).abs().mean()) < error
+    assert abs(flow.nfe - looks) <= (0 if method in ORDER else 0.3 * looks)
+    x, log_prob = flow.sample_and_log_prob((400,))
+    assert float((log_prob - target.log_prob(x)).abs().mean()) < 1.5 * error
+    if method in ORDER:
+        assert flow.nfe == looks
+        for steps in (1, 2, 7):  # the path's share of every interval, rounded up, and the looks along it
+            few = ContinuousFlow(to_gaussian, BASE, method=method, steps=steps)
+            few.log_prob(x[:2])
+            seen = math.ceil(steps * ORDER[method] / 3)
+            assert few.nfe >= seen + CALLS[method] * max(seen + 1, math.ceil(2 * steps / 3))
+
+
+def test_settings_reach_the_solver_and_are_not_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict = {}
+
+    def watched(velocity: object, x: Tensor, t0: float, t1: float, **how: object) -> Solution:
+        given.update(how, t0=t0, t1=t1)
+        return solve(velocity, x, t0, t1, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(flows, "solve", watched)
+    how = {"method": "bosh3", "steps": 7, "rtol": 1e-3, "atol": 1e-4, "max_nfe": 999}
+    ContinuousFlow(small(), BASE, t1=0.75, **how).sample((2,))  # type: ignore[arg-type]
+    assert given == how | {"t0": 0.0, "t1": 0.75, "times": None, "adjoint": False}
+    ContinuousFlow(small(), BASE, t1=0.75, **how).log_prob(torch.zeros(1, 2, dtype=F64))  # type: ignore[arg-type]
+    assert (given["t0"], given["t1"], given["rtol"], given["atol"]) == (0.75, 0.0, 1e-3, 1e-4)
+
+
+# a base and a path that belong together
+
+
+def radius(path: AffinePath, base: StandardNormal) -> float:
+    eight = EightGaussians()
+    torch.manual_seed(0)
+    flow = ContinuousFlow(partial(path.marginal_velocity, target=eight), base, method="dopri5", t1=0.999)
+    return float(flow.sample((3000,)).norm(dim=1).mean())
+
+
+def test_ve_from_a_standard_normal_is_said_aloud() -> None:
+    path, x1 = AffinePath(VarianceExploding()), EightGaussians().sample((500,))
+    with pytest.warns(
+        UserWarning, match=r"starts from noise of scale 10, and the base has 1: take Stand.*\(2, scale=10\)"
+    ):
+        assert radius(path, StandardNormal(2)) == pytest.approx(1.75, abs=0.02)  # 2 is right
+    net = VelocityMLP(2, width=8, depth=1, frequencies=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert radius(path, StandardNormal(2, scale=10)) == pytest.approx(2.0, abs=0.02)
+        conditional_flow_matching_loss(net, path, torch.randn(500, 2), x1)
+        ContinuousFlow(net, StandardNormal(2, scale=10.0))
+        ContinuousFlow(net, Independent(Normal(torch.zeros(2), torch.full((2,), 10.0)), 1))
+    for hidden in (net, lambda t, x: net(t, x), partial(net)):  # a network knows what it was trained on
+        with pytest.warns(UserWarning, match="base and path do not belong together"):
+            ContinuousFlow(hidden, StandardNormal(2))
+    conditional_flow_matching_loss(net, AffinePath(), torch.randn(500, 2), x1)  # ... last
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ContinuousFlow(net, StandardNormal(2))
+
+
+@pytest.mark.parametrize("schedule", [VariancePreserving(0.1, 1.0), VarianceExploding(sigma_max=1.0)])
+def test_a_path_that_still_holds_data_at_its_start_is_told(schedule: Schedule) -> None:
+    velocity = partial(AffinePath(schedule).marginal_velocity, target=EightGaussians())
+    with pytest.warns(UserWarning, match="at t = 0 it still holds data"):
+        ContinuousFlow(velocity, StandardNormal(2))
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Linear(0.1), VariancePreserving(), Cosine(), Polynomial(3)])
+def test_paths_from_a_standard_normal_stay_silent(schedule: Schedule) -> None:
+    net, x = VelocityMLP(2, width=8, depth=1, frequencies=2), torch.randn(500, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = AffinePath(schedule)
+        for x0 in (x, 3 * x):  # other sources are allowed: bridges between data have them
+            conditional_flow_matching_loss(net, path, x0, x, 0.5)
+        for velocity in (net, partial(path.marginal_velocity, target=EightGaussians())):
+            ContinuousFlow(velocity, StandardNormal(2)), ContinuousFlow(velocity, EightGaussians())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["midpoint", "dopri5"])
+def test_a_density_in_half_precision_is_summed_in_float32(dtype: torch.dtype, method: str) -> None:
+    """500 coordinates that grow by e^4 in all, in 200 steps: the sum alone would be off by 64 nats in bf16."""
+    base = StandardNormal(500)
+    flow = ContinuousFlow(lambda t, x: 0.5 * x, base.to(dtype), method=method, steps=200, rtol=1e-3, atol=1e-3)
+    flow.estimator = "rademacher"  # exact for a diagonal Jacobian
+    x = torch.randn(4, 500, generator=Generator().manual_seed(0)).to(dtype)
+    wanted = base.log_prob(x.float() * math.exp(-0.5)) - 250
+    found = flow.log_prob(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=0, atol=500 * torch.finfo(dtype).eps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from fmtutor import (
     Checkerboard,
     Empirical,
     StandardNormal,
+    VarianceExploding,
     VariancePreserving,
     VelocityMLP,
     conditional_flow_matching_loss,
@@ -160,3 +162,36 @@ def test_no_time_that_it_draws_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert conditional_flow_matching_loss(lambda t, x: 0 * x, path, x, x).isfinite()
     with pytest.raises(ValueError, match="at t = 1, the velocity is infinite"):
         conditional_flow_matching_loss(lambda t, x: 0 * x, path, x, x, t=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_times_in_half_precision_stay_below_one(schedule: str, dtype: torch.dtype) -> None:
+    """Drawn in bf16, 3 times of 1 000 were 1, and the variance-preserving path refused its own batch."""
+    path, seen = AffinePath(SCHEDULES[schedule]), []
+
+    def watched(t: Tensor, x: Tensor) -> Tensor:
+        seen.append(t)
+        assert t.dtype == x.dtype == dtype
+        return 0 * x
+
+    x0, x1 = torch.randn(2, 20_000, 1).to(dtype)
+    torch.manual_seed(0)
+    loss = conditional_flow_matching_loss(watched, path, x0, x1)
+    assert loss.isfinite()
+    assert (seen[0] < 1).all()
+    plain = 1 - torch.rand(20_000, dtype=dtype) ** 1.5
+    assert (plain == 1).sum() > 5
+    torch.manual_seed(0)
+    wide = conditional_flow_matching_loss(lambda t, x: 0 * x, path, x0.float(), x1.float())
+    assert loss.item() == pytest.approx(wide.item(), rel=0.02)  # the same times, the same coefficients
+
+
+def test_noise_that_is_scaled_twice_is_said_aloud() -> None:
+    path, x1 = AffinePath(VarianceExploding()), torch.randn(500, 2)
+    with pytest.warns(UserWarning, match=r"x0 must be standard normal.*sigma\(0\) = 10.*deviation of \d+"):
+        conditional_flow_matching_loss(lambda t, x: 0 * x, path, 10 * torch.randn(500, 2), x1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conditional_flow_matching_loss(lambda t, x: 0 * x, path, 10 * torch.randn(500, 2), x1)  # said once a path
+        conditional_flow_matching_loss(lambda t, x: 0 * x, AffinePath(VarianceExploding()), torch.randn(500, 2), x1)

@@ -311,3 +311,46 @@ def test_two_data_points_are_told_apart_to_the_end(left: float, dtype: torch.dty
     torch.testing.assert_close(found[1], torch.tensor(wanted_p, dtype=F64), **tight)
     alone = target.noised_log_prob(x, torch.tensor(t, dtype=F64).item(), left)  # asked directly, without the path
     torch.testing.assert_close(alone.double(), torch.tensor(wanted_p, dtype=F64), rtol=1e-5, atol=1e-4)
+
+
+def test_a_schedule_that_runs_from_data_to_noise_is_refused() -> None:
+    class Reversed(Schedule):
+        def alpha(self, t: Tensor) -> Tensor:
+            return 1 - t
+
+        def sigma(self, t: Tensor) -> Tensor:
+            return t
+
+    class Still(Reversed):
+        def alpha(self, t: Tensor) -> Tensor:
+            return t
+
+    for schedule, said in ((Reversed(), "alpha 1 and sigma 0 at 0"), (Still(), "alpha 0 and sigma 0 at 0")):
+        with pytest.raises(ValueError, match=rf"schedule must run from noise at t = 0 to data.*{said}.*1 - t"):
+            AffinePath(schedule)
+    for right in SCHEDULES.values():
+        assert AffinePath(right).start is not None
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_that_of_the_numbers_and_not_of_the_path(schedule: str, dtype: torch.dtype) -> None:
+    """At t = 0.9995, which bf16 rounds to 1: points and velocities are the exact ones, rounded once."""
+    path, t = AffinePath(SCHEDULES[schedule]), torch.full((6,), 0.9995)
+    x0, x1 = torch.randn(2, 6, 2).to(dtype)
+    sample = path.sample(x0, x1, t)
+    alpha, sigma, d_alpha, d_sigma = by_hand(schedule, 0.9995)
+    for got, a, b in ((sample.xt, alpha, sigma), (sample.ut, d_alpha, d_sigma)):
+        assert got.dtype == dtype
+        wanted = a * x1.double() + b * x0.double()
+        torch.testing.assert_close(got.double(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-3)
+    assert (sample.t < 1).all()
+    assert sample.t.dtype == dtype
+    for call in (
+        path.conditional_velocity,
+        path.conditional_score,
+        lambda t, x, y: path.convert(t, x, y, "data", "noise"),
+    ):
+        out = call(t, x0, x1)
+        assert out.dtype == dtype
+        assert out.isfinite().all() or dtype == torch.float16
