@@ -40,7 +40,7 @@ def _start(schedule: Schedule) -> tuple[float, float] | None:
     """alpha(0) and sigma(0) of a schedule that runs from noise to data."""
     try:
         t = torch.tensor([0.0, 1.0])
-        (alpha, alpha_1), (sigma, sigma_1) = schedule.alpha(t).tolist(), schedule.sigma(t).tolist()
+        (alpha, alpha_1), (sigma, sigma_1) = ([float(a) for a in f(t)] for f in (schedule.alpha, schedule.sigma))
     except Exception:  # it lives on another device, or is being compiled, or broken, and says so when it is used
         return None
     if alpha_1 * sigma <= alpha * sigma_1:
