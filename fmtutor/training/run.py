@@ -42,7 +42,7 @@ class Run:
         trained = {plain(name): p for name, p in model.named_parameters() if p.requires_grad}
         self.model, self.optimizer, self.generators = model, optimizer, randomness.sources(generators)
         self.names, self.parameters = list(trained), list(trained.values())
-        # Half precision cannot hold an average: it is wider than a step towards the weights is long.
+        # In half precision a thousandth of the way to the weights rounds to none: averages have 32 bits.
         self.averages = (
             [p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in self.parameters]
             if settings["ema"]
@@ -128,11 +128,9 @@ class Run:
         try:
             self.saved = save(self.folder, self.step, self._tensors(), info)
         except OSError as error:
-            what = (
-                f"the checkpoint of step {self.step} could not be written: {error.strerror}. {self._last()}. The model "
-            )
-            kept = "holds what it has learned, ready for save_weights to another place"
-            raise OSError(error.errno, what + kept, str(self.folder)) from error
+            what = f"the checkpoint of step {self.step} could not be written: {error.strerror}. {self._last()}"
+            kept = "The model holds what it has learned, ready for save_weights to another place"
+            raise OSError(error.errno, f"{what}. {kept}", str(self.folder)) from error
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -146,7 +144,7 @@ class Run:
             self.hand_over()
         if self.interrupted and not somebody_is_there():
             raise KeyboardInterrupt
-        if self.interrupted and self.step < len(self.rates):
+        if self.interrupted and not self.stopped and self.step < len(self.rates):
             self.stopped = f"interrupted at step {self.step} of {len(self.rates)}"
             then = f"; the same call goes on from {self.saved}" if self.saved else ""
             warnings.warn(f"training was {self.stopped}: the model is ready for use{then}", stacklevel=4)
@@ -190,9 +188,8 @@ class Run:
         self.losses, self.resumed = tensors["losses"].tolist(), info["step"]
         # Past the end of a training that is to go on, the rate stays where it was.
         self.rates = tensors["learning_rates"].tolist() + [self.settings["lr"]] * (len(self.rates) - planned)
-        self.logged = {
-            name: [(int(s), v) for s, v in pairs.tolist()] for name, pairs in section(tensors, "logged").items()
-        }
+        for name, pairs in section(tensors, "logged").items():
+            self.logged[name] = [(int(step), value) for step, value in pairs.tolist()]
         self.stopped = info["stopped"] if len(self.rates) == planned else ""
         self.started -= info["seconds"]
         randomness.set_state(section(tensors, "random"), self.generators)

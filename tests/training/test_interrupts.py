@@ -79,6 +79,16 @@ def test_in_the_last_step_there_is_nothing_to_say(recwarn: pytest.WarningsRecord
     assert run(None, press(60))[1].stopped == ""
 
 
+@pytest.mark.usefixtures("notebook")
+def test_who_stops_in_the_same_step_has_the_last_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    def callback(step: int) -> None:
+        raise StopIteration
+
+    history = run(tmp_path, press(7), callback=callback)[1]
+    assert history.stopped == "stopped by its callback at step 7 of 60"
+    assert not recwarn.list
+
+
 @pytest.mark.usefixtures("program")
 def test_a_program_ends_and_goes_on_next_time(tmp_path: Path) -> None:
     whole, model = train(None), net()

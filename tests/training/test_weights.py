@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -108,6 +109,40 @@ def test_a_compiled_model_and_a_plain_one_read_each_others_weights(tmp_path: Pat
         load_weights(second(other) if second is compiled else other, tmp_path / "w")
         assert all(torch.equal(a, b) for a, b in zip(weights(model).values(), weights(other).values(), strict=True))
     assert not any("_orig_mod" in name for name in safetensors.torch.load_file(tmp_path / "w"))
+
+
+def test_a_refused_file_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    """Its first layer fits, and only the last one does not."""
+    path = save_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)), tmp_path / "net")
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 6))
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"1\.bias is \(5,\) in the file and \(6,\) in the model"):
+        load_weights(model, path)
+    assert all(torch.equal(w, before[name]) for name, w in weights(model).items())
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    old, new = net(0), net(1)
+    path = save_weights(old, tmp_path / "net")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_weights(new, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["net"]
+    load_weights(new, path)
+    assert all(torch.equal(w, weights(old)[name]) for name, w in weights(new).items())
+
+
+def test_two_exchanged_names_are_damage(tmp_path: Path) -> None:
+    path = save_weights(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tmp_path / "net")
+    content = path.read_bytes().replace(b"0.weight", b"?.weight").replace(b"1.weight", b"0.weight")
+    path.write_bytes(content.replace(b"?.weight", b"1.weight"))
+    assert set(safetensors.torch.load_file(path)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    with pytest.raises(ValueError, match="net was altered"):
+        load_weights(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), path)
 
 
 def test_a_file_that_says_orig_mod_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
