@@ -226,7 +226,7 @@ def frechet_on_a_line(answer: Any) -> str | None:
 def model_calls(answer: Any) -> str | None:
     """Say how often the network is called to draw 300 images in one batch with 15 steps of `rk4`."""
     mistakes: Mistakes = {
-        "The classical Runge-Kutta method looks four times in each step, not once.": 15,
+        "The method `rk4` looks four times in each step, not once.": 15,
         "All images of a batch go through the network in one call, each at its own place.": 300 * 60,
         "Two things: a batch is one call however large, and `rk4` looks four times in each step.": 300 * 15,
         "Two looks a step are those of the midpoint method.": (30, 300 * 30),
@@ -234,7 +234,7 @@ def model_calls(answer: Any) -> str | None:
         "That counts the looks once for each image, and the steps not at all.": 1200,
         "Fifteen steps have 16 ends, and no step starts at the last: four looks belong to each step.": (16, 61, 64),
         "One look at the whole batch is one call, and there are 15 steps to take.": (1, 4),
-        "Three looks a step would be another method: `rk4` has the start, the middle twice, and the end.": 45,
+        "Three looks a step would be another method: `rk4` has the start, two places on the way, and the end.": 45,
         "The end of a step is a look of its own: `rk4` uses another velocity there than the next step's start.": 46,
     }
     return number(answer, 60, mistakes)
