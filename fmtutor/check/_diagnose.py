@@ -91,7 +91,10 @@ def kind(value: Any) -> str:
 def numbers(value: Any) -> Tensor:
     """A reader's value in float64, whatever array or number it is."""
     if isinstance(value, tuple | list) and any(isinstance(v, Tensor) and v.dim() for v in value):
-        raise Unusable(f"One tensor is wanted, your answer is {kind(value)} of {len(value)}: is a `torch.cat` missing?")
+        raise Unusable(
+            f"One tensor is wanted, your answer is {kind(value)} of {len(value)}: is a `torch.cat` missing, or is one "
+            "of them too much?"
+        )
     if not isinstance(value, Tensor):
         try:
             value = torch.as_tensor(value, dtype=torch.float64)

@@ -114,6 +114,8 @@ def number(
         return "The size is right and the sign is wrong."
     if right and given and _near(1 / given, right, 0.01):
         return "It is upside down: yours is one over the right answer."
+    if _near(given, right, 0.03) and decimals is None and tolerance <= 1e-6:
+        return "Very close, and this number is exact: is there one too many, or one too few, in it?"
     if _near(given, right, 0.03):
         return "Very close, and not equal: is it rounded too early, cut off, or solved with few steps or few draws?"
     return f"Off by {abs(given - right):.3g}: look at it again."

@@ -22,6 +22,10 @@ _VELOCITIES = {
     ),
     "As a field of the current `x`, `x1 - x` slows down as it comes closer, and does not arrive in time: divide by "
     "the time that is left.": lambda t, x, x1: x1 - x,
+    "The velocity points away from `x1`, and is not divided by the time that is left.": (
+        lambda t, x, x1: x - x1,
+        lambda t, x, x1: (x - x1) * (1 - t),
+    ),
     "Time runs the other way here: t = 0 is noise and t = 1 is data, so the time left is `1 - t`, not `t`.": (
         lambda t, x, x1: (x1 - x) / t
     ),
@@ -32,6 +36,7 @@ _VELOCITIES = {
     ),
     "Python divides before it subtracts: put `x1 - x` in brackets.": (
         lambda t, x, x1: x1 - x / (1 - t),
+        lambda t, x, x1: x1 / (1 - t) - x,
         lambda t, x, x1: (x1 - x) / 1 - t,
     ),
     "`x` is the current point, not the noise `x0` it came from: nothing scales it by `t`.": (
@@ -46,6 +51,18 @@ _VELOCITIES = {
     "The end is missing: what is left of the way is `x1 - x`.": lambda t, x, x1: -x / (1 - t),
     "The time that is left counts once, and not squared: a velocity is a way over a time.": (
         lambda t, x, x1: (x1 - x) / (1 - t) ** 2
+    ),
+    "The time that is left is `1 - t` itself, without a root and without a square of `t`.": (
+        lambda t, x, x1: (x1 - x) / (1 - t).sqrt(),
+        lambda t, x, x1: (x1 - x) / (1 - t**2),
+    ),
+    "One velocity for each coordinate is wanted: yours adds the coordinates up, or measures their length.": (
+        lambda t, x, x1: (x1 - x).sum(1) / (1 - t),
+        lambda t, x, x1: (x1 - x).norm(dim=1) / (1 - t),
+    ),
+    "That is where the path ends, or began. How fast does a point move at `x`?": (
+        lambda t, x, x1: x1 + 0 * x,
+        lambda t, x, x1: x + 0 * x1,
     ),
     "The time that is left is `1 - t`, not `1 + t`.": lambda t, x, x1: (x1 - x) / (1 + t),
     "That is a place between the two points. How fast does a point move there?": (
@@ -104,6 +121,22 @@ _TWO_POINTS = {
     ),
     "The noise has standard deviation `1 - t` at time t: in your weights it does not shrink.": (
         _toward(_tanh(lambda t: t))
+    ),
+    "The argument of the tanh is `t x / (1 - t) ** 2`: yours is `x` alone, at every time.": (
+        _toward(lambda t, x: torch.tanh(x))
+    ),
+    "The brackets are in the wrong place: `(1 - t) ** 2` is the variance of the noise, not `1 - t ** 2`.": (
+        _toward(_tanh(lambda t: t / (1 - t**2)))
+    ),
+    "`x` is where the point is now: nothing scales it by `t` outside the tanh.": (
+        lambda t, x: (_MEAN(t, x) - t * x) / (1 - t),
+        lambda t, x: _MEAN(t, x) - t * x,
+    ),
+    "The time that is left counts once outside the tanh; squared it belongs inside.": (
+        lambda t, x: (_MEAN(t, x) - x) / (1 - t) ** 2
+    ),
+    "The two conditional velocities are added without weights: each counts as much as its point is likely.": (
+        lambda t, x: -2 * x / (1 - t)
     ),
     "In your weights the noise has standard deviation `t`. It fades: `1 - t`.": _toward(_tanh(lambda t: 1 / t)),
     "That points at the weight `w` of +1. The mean of the data is `w - (1 - w) = 2 w - 1`, because -1 counts too.": (

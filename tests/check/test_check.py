@@ -176,6 +176,8 @@ def test_training_digits_by_few_hands_are_a_forgery_and_one_class_is_not() -> No
 def test_letters_and_numbers_may_be_written_in_other_ways() -> None:
     for answer in ("a, c and e", "a/c/e", "A & C & E", "`a` `c` `e`"):
         assert check.same_field(answer), answer
+    assert "(3 of the six" in check.same_field("all").message
+    assert "None of them" in check.same_field("none").message
     assert "a median of theirs" in check.same_field({"a": True, "b": True, "c": True, "e": True}).message
     assert "gave a function" in check.same_field(lambda: "ace").message
     assert "you gave a function" in check.perfect_fit(print).message

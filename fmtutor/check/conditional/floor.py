@@ -54,6 +54,15 @@ _FLOORS = {
     "This is the part that `xt` gives away, the variance of the mean. The floor is the rest of the variance 1.": (
         lambda t: _mean(_seen(t) ** 2) / (1 - t) ** 2
     ),
+    "Python divides before it subtracts: put `1 - E[...]` in brackets, and all of that over `(1 - t) ** 2`.": (
+        lambda t: 1 - _mean(_seen(t) ** 2) / (1 - t) ** 2
+    ),
+    "The variance of a sign with mean m is 1 *less* `m ** 2`, not more.": (
+        lambda t: (1 + _mean(_seen(t) ** 2)) / (1 - t) ** 2
+    ),
+    "That is how much the mean `m` varies with the noise. The floor is how far `x1` is from it: `1 - m ** 2`.": (
+        lambda t: (_mean(_seen(t) ** 2) - _mean(_seen(t)) ** 2) / (1 - t) ** 2
+    ),
     "That is the marginal velocity, squared: what can be *learned*. The floor is how far the pairs' velocities are "
     "from it.": (lambda t: _mean(_field(t) ** 2), lambda t: _mean(_field(t) ** 2) - _mean(_field(t)) ** 2),
     "This leaves the data out of `xt`: it is `t * x1 + (1 - t) * x0`, and `x1 = 1` may stand for both points.": (
@@ -87,7 +96,10 @@ _FLOORS = {
     "This takes only the likeliest noise, `x0 = 0`. Average over `x0`.": (
         lambda t: (1 - torch.tanh((t / (1 - t)) ** 2) ** 2) / (1 - t) ** 2
     ),
-    "That is the variance with `x1` quite unknown. The point `xt` knows something of it.": lambda t: 1 / (1 - t) ** 2,
+    "That is the variance with `x1` quite unknown. The point `xt` knows something of it.": (
+        lambda t: 1 / (1 - t) ** 2,
+        lambda t: 1 / (1 - t),
+    ),
     "2 is the mean square of the pairs' velocities: the floor and what can be learned, together.": lambda t: 2 + 0 * t,
     "That is the floor for one data point. Two pairs can pass a place here, one to each point.": lambda t: 0 * t,
 }

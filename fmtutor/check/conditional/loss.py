@@ -61,6 +61,17 @@ _LOSSES = {
     "Your path runs from data to noise, place and target alike. Here t = 0 is noise and t = 1 is data.": (
         _loss(where=_back, target=lambda x0, x1, xt: x0 - x1)
     ),
+    "`t * (x1 - x0)` is the way behind the pair. It started at `x0`: `xt = x0 + t * (x1 - x0)`.": (
+        _loss(where=lambda x0, x1, t: t * (x1 - x0))
+    ),
+    "These weights keep the variance, not the line: on the linear path the noise has `1 - t`.": (
+        _loss(where=lambda x0, x1, t: t * x1 + (1 - t**2).sqrt() * x0),
+        _loss(where=lambda x0, x1, t: t.sqrt() * x1 + (1 - t).sqrt() * x0),
+    ),
+    "The step from `x0` goes away from `x1`: `xt = x0 + t * (x1 - x0)`.": (
+        _loss(where=lambda x0, x1, t: x0 - t * (x1 - x0))
+    ),
+    "The path goes on past `x1`: at t = 1 it has to be there.": _loss(where=lambda x0, x1, t: x1 + t * (x1 - x0)),
     "The noise does not fade on your path: it is `(1 - t) * x0`.": _loss(where=lambda x0, x1, t: t * x1 + x0),
     "The field was asked at the wrong place: it sees `xt`, and never `x1`.": _loss(where=lambda x0, x1, t: x1),
     "The field was asked at `x0`: it has to answer at `xt`, where the pair is at time t.": (
@@ -83,6 +94,19 @@ _LOSSES = {
     "The error is not squared, so what is too much and what is too little cancel.": (
         _loss(reduce=lambda error: error.mean()),
         _loss(reduce=lambda error: -error.mean()),
+    ),
+    "The sign before it is turned: a loss is made small, and this one grows with every error.": (
+        _loss(reduce=lambda error: -error.square().mean())
+    ),
+    "The field and the target are squared one by one: it is their *difference* that is squared.": (
+        lambda velocity, x0, x1, t: (velocity(t, _point(x0, x1, t[:, None])).square() - (x1 - x0).square()).mean()
+    ),
+    "One number is wanted, the mean over all pairs: yours has one error for each.": (
+        _loss(reduce=lambda error: error.square()),
+        _loss(reduce=lambda error: error.square().mean(1)),
+    ),
+    "This is the length of all the errors together, a root of a sum: take the mean of their squares.": (
+        _loss(reduce=lambda error: error.norm())
     ),
     "The mean is squared; square each error first, and average then.": _loss(
         reduce=lambda error: error.mean().square()
@@ -115,7 +139,7 @@ _LOSSES = {
 )
 def cfm_loss(answer: Any) -> str | None:
     """Write `loss(velocity, x0, x1, t)`, the conditional flow matching loss on the linear path, as a mean."""
-    velocity = VelocityMLP(dim=5, width=16, depth=1, frequencies=8)
+    velocity = _steep(VelocityMLP(dim=5, width=16, depth=1, frequencies=8))
     square, oblong = ([_pairs(velocity, n) for _ in range(4)] for n in (5, 12))
     if wrong := diagnose(answer, _loss(), _LOSSES, square):
         return wrong
@@ -125,6 +149,14 @@ def cfm_loss(answer: Any) -> str | None:
             "`.mean()` of the whole tensor does that, once over the pairs and once over the coordinates."
         )
     return _untrainable(answer, velocity, oblong[0])
+
+
+@torch.no_grad()
+def _steep(velocity: nn.Module) -> nn.Module:
+    """A field that differs from place to place, so that another place shows."""
+    for parameter in velocity.parameters():
+        parameter.mul_(3)
+    return velocity
 
 
 def _pairs(velocity: nn.Module, n: int) -> tuple[Any, ...]:
@@ -192,10 +224,13 @@ _CHANGES = {
 )
 def same_field(answer: Any) -> str | None:
     """Say which of six changes to the loss, `a` to `f`, leave its best field as it is."""
+    if isinstance(answer, list | tuple) and len(answer) == 6 and all(isinstance(stays, bool) for stays in answer):
+        answer = dict(zip("abcdef", answer, strict=True))
     if isinstance(answer, Mapping):  # {"a": True, "b": False}
         answer = [letter for letter, stays in answer.items() if stays]
     parts = [answer] if isinstance(answer, str) else answer if isinstance(answer, Iterable) else []
     written = " ".join(map(str, parts)).lower()
+    written = {"all": "abcdef", "none": "", "none of them": ""}.get(written.strip(" .!"), written)
     letters = set(re.sub(r"\b(and|only|just)\b|[\W_]", "", written))
     if not letters:
         if isinstance(answer, Iterable) and not callable(answer):

@@ -38,8 +38,9 @@ _DIVERGENCES = {
     "The columns are exchanged: `x[:, 0]` is the first coordinate, and the answer holds the second.": (
         _of(lambda a, b: 3 * a)
     ),
-    "Nothing is differentiated: that is the sum of the field's own components.": (
-        _of(lambda a, b: a * b + a.sin() + b**2)
+    "Nothing is differentiated: those are the components of the field itself.": (
+        _of(lambda a, b: a * b + a.sin() + b**2),
+        _of(lambda a, b: torch.stack([a * b, a.sin() + b**2], 1)),
     ),
     "The second component, `sin x1 + x2^2`, is differentiated by both coordinates: by `x2` only, so no cosine.": (
         _of(lambda a, b: 3 * b + a.cos())
@@ -118,12 +119,28 @@ _STRETCHED = {
     "The volume grows by `exp(a d)`, and its *logarithm*, `a d`, is taken away.": (
         _moved(_origin, lambda a, d: torch.exp(a * d)),
         _moved(_origin, lambda a, d: torch.exp(a) * d),
+        _moved(_origin, lambda a, d: torch.exp(a)),
     ),
     "The *variance* has grown by `exp(2 a)`, the standard deviation by `exp(a)`: yours has one for the other.": (
         _moved(lambda x, a: x * torch.exp(-a / 2)),
         _moved(lambda x, a: x * torch.exp(-a / 2), lambda a, d: a * d / 2),
         _moved(lambda x, a: x * torch.exp(-2 * a)),
         _moved(lambda x, a: x * torch.exp(-2 * a), lambda a, d: 2 * a * d),
+    ),
+    "A density is divided by the volume, and from its *logarithm* that of the volume is subtracted: `- a d`.": (
+        lambda x, a: _normal(_origin(x, a)) * torch.exp(-a * x.shape[1])
+    ),
+    "Each coordinate is stretched by `exp(a)`, in however many dimensions; only the volume has all of them.": (
+        _moved(lambda x, a: x * torch.exp(-a * x.shape[1]))
+    ),
+    "That is the sum of the velocities `a x`. The divergence is that of their *slopes*: `a` for each dimension.": (
+        lambda x, a: _normal(_origin(x, a)) - a * x.sum(1)
+    ),
+    "The number of dimensions is subtracted, whatever `a` is: the divergence is `a` for each of them.": (
+        _moved(_origin, lambda a, d: d)
+    ),
+    "`a` may lie below zero: then the points come together, and the log-density *rises*. Yours takes its size.": (
+        _moved(_origin, lambda a, d: a.abs() * d)
     ),
     "That is the density; its logarithm is wanted.": lambda x, a: _moved(_origin)(x, a).exp(),
     "The constant of the normal density is missing: `log(2 pi) / 2` for each dimension.": (
@@ -195,9 +212,18 @@ _VARIANCES = {
     "The squares are missing: the variance of a sum of independent signs has the *squares* of their factors.": (
         lambda j: 0.5 * _off_diagonal(j + j.T).sum(),
         lambda j: 0.5 * _off_diagonal(j + j.T).abs().sum(),
+        lambda j: _off_diagonal(j).abs().sum(),
     ),
     "Adding first and squaring last is for one pair; different pairs are independent, so *their* squares are added.": (
         lambda j: (0.5 * _off_diagonal(j + j.T).sum()) ** 2
+    ),
+    "The squares of different pairs are *added*, not averaged: each pair brings noise of its own.": (
+        lambda j: _off_diagonal(j + j.T).square().mean(),
+        lambda j: 0.5 * _off_diagonal(j + j.T).square().mean(),
+    ),
+    "That is the trace of a product. The noise is the sum of the *squares* of `J_ij + J_ji`.": (
+        lambda j: (j @ j).trace(),
+        lambda j: (j @ j.T).trace(),
     ),
     "That is the standard deviation; the variance is its square.": lambda j: _variance(j).sqrt(),
     "That is the square of the mean. How far single draws are from it is asked.": lambda j: j.trace() ** 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -62,7 +63,20 @@ _STEPS = {
         lambda v, t, x, h: x + h * v(t + h / 2, x + h / 2)
     ),
     "The way to the middle is half a step: the h is missing before `v(t, x)`.": (
-        lambda v, t, x, h: x + h * v(t + h / 2, x + v(t, x) / 2)
+        lambda v, t, x, h: x + h * v(t + h / 2, x + v(t, x) / 2),
+        lambda v, t, x, h: x + h * v(t + h / 2, x + v(t, x)),
+    ),
+    "The middle is half a step *from `x`*: the `x +` is missing inside.": (
+        lambda v, t, x, h: x + h * v(t + h / 2, h / 2 * v(t, x))
+    ),
+    "The middle lies half a step *ahead*: yours goes back, `x - h / 2 * v(t, x)`.": (
+        lambda v, t, x, h: x + h * v(t + h / 2, x - h / 2 * v(t, x))
+    ),
+    "The step is taken twice: from `x`, `h` times the slope in the middle leads to its end.": (
+        lambda v, t, x, h: x + 2 * h * _slope(v, t, x, h)
+    ),
+    "That is the mean of the slopes at both times, and both at the *old* place: look where half a step leads.": (
+        lambda v, t, x, h: x + h / 2 * (v(t, x) + v(t + h, x))
     ),
     "Only half the step is taken: the slope comes from the middle, the step itself is `h`.": (
         lambda v, t, x, h: x + h / 2 * _slope(v, t, x, h)
@@ -130,6 +144,10 @@ _ORDERS = {
     ),
     "It is upside down: the logarithm of the errors over that of the steps.": (
         lambda e1, n1, e2, n2: 1 / _order(e1, n1, e2, n2)
+    ),
+    "The two logarithms have different bases: any base will do, and the same above and below.": tuple(
+        lambda e1, n1, e2, n2, c=c: c * _order(e1, n1, e2, n2)
+        for c in (math.log(2), 1 / math.log(2), math.log(10), 1 / math.log(10), math.log2(10), math.log10(2))
     ),
     "The logarithm of the steps is missing: `log(e1 / e2)` is `k log(n2 / n1)`, and yours divides by the bare ratio.": (
         lambda e1, n1, e2, n2: torch.log(e1 / e2) / (n2 / n1)

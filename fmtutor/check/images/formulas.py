@@ -30,12 +30,21 @@ _IMAGE_POINTS = {
     "Your answer has 8 times 8 images: `t` of shape (8, 1, 1) met the channel, and every image was mixed at every "
     "time. One more axis.": _with_shape(1, 1),
     "Time runs the other way here: at t = 0 the point is noise, at t = 1 it is the image.": (
-        _mixed(lambda t, x0, x1: t * x0 + (1 - t) * x1)
+        _mixed(lambda t, x0, x1: t * x0 + (1 - t) * x1),
+        _mixed(lambda t, x0, x1: t * x0 + x1),
     ),
     "The noise has to fade as the image appears: multiply it by `1 - t`.": _mixed(lambda t, x0, x1: t * x1 + x0),
     "The image has to appear as the noise fades: multiply it by `t`.": _mixed(lambda t, x0, x1: x1 + (1 - t) * x0),
     "Your noise does not fade, it appears: at t = 0 there must be nothing but noise.": (
         _mixed(lambda t, x0, x1: t * x1 + t * x0)
+    ),
+    "The noise is *added* to the image that appears, `(1 - t) * x0`: yours is taken away.": (
+        _mixed(lambda t, x0, x1: t * x1 - (1 - t) * x0)
+    ),
+    "The noise fades: its weight is `1 - t`, not `1 + t`.": _mixed(lambda t, x0, x1: t * x1 + (1 + t) * x0),
+    "The image is missing: that is the noise, fading.": _mixed(lambda t, x0, x1: (1 - t) * x0),
+    "Noise goes beyond -1 and 1, and a point on the path may do so too: nothing is clamped on the way.": (
+        _mixed(lambda t, x0, x1: (t * x1 + (1 - t) * x0).clamp(-1, 1))
     ),
     "The noise is missing: that is the image, fading in.": _mixed(lambda t, x0, x1: t * x1),
     "The step from the noise points away from the image: `x0 + t * (x1 - x0)`.": (
@@ -101,6 +110,10 @@ _SNAPPED = {
     "`levels` greys have `levels - 1` gaps between them, not `levels - 2` or `levels + 1`.": (
         _greys(torch.round, lambda levels: (levels - 2) / 2),
         _greys(torch.round, lambda levels: (levels + 1) / 2),
+    ),
+    "The greys are `2 / (levels - 1)` apart, yours `1 / levels`: the range is 2 long and has `levels - 1` gaps.": (
+        lambda x, levels: (x.clamp(-1, 1) * levels).round() / levels,
+        lambda x, levels: (x * levels).round() / levels,
     ),
     "The range from -1 to 1 is 2 long: half of `levels - 1` greys fit into each 1. Yours are twice as many.": (
         _greys(torch.round, lambda levels: levels - 1.0),
@@ -179,6 +192,17 @@ _DISTANCES = {
     "The last term is `2 * std_a * std_b`, the root of the product of the variances: the root is missing.": (
         _gaussians(lambda m, a, b: m**2 + a**2 + b**2 - 2 * a**2 * b**2)
     ),
+    "The means are subtracted from each other, and their difference is squared: yours adds them.": (
+        lambda mean_a, std_a, mean_b, std_b: (mean_a + mean_b) ** 2 + (std_a - std_b) ** 2
+    ),
+    "The square of a difference is not the difference of the squares.": (
+        lambda mean_a, std_a, mean_b, std_b: mean_a**2 - mean_b**2 + std_a**2 - std_b**2,
+        lambda mean_a, std_a, mean_b, std_b: mean_a**2 - mean_b**2 + (std_a - std_b) ** 2,
+        lambda mean_a, std_a, mean_b, std_b: (mean_a**2 - mean_b**2).abs() + (std_a - std_b) ** 2,
+    ),
+    "The two parts are added, not multiplied: sets with equal means may differ all the same.": (
+        _gaussians(lambda m, a, b: m**2 * (a - b) ** 2)
+    ),
     "The squares are missing.": (
         _gaussians(lambda m, a, b: m.abs() + (a - b).abs()),
         _gaussians(lambda m, a, b: m + a - b),
@@ -232,7 +256,7 @@ def model_calls(answer: Any) -> str | None:
         "Two looks a step are those of the midpoint method.": (30, 300 * 30),
         "That is how many images there are. The network is called once for a whole batch, at each look.": 300,
         "That counts the looks once for each image, and the steps not at all.": 1200,
-        "Fifteen steps have 16 ends, and no step starts at the last: four looks belong to each step.": (16, 61, 64),
+        "Fifteen steps have 16 ends, and no step starts at the last: four looks belong to each step.": (16, 56, 61, 64),
         "One look at the whole batch is one call, and there are 15 steps to take.": (1, 4),
         "Three looks a step would be another method: `rk4` has the start, two places on the way, and the end.": 45,
         "The end of a step is a look of its own: `rk4` uses another velocity there than the next step's start.": 46,

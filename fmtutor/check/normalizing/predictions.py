@@ -49,6 +49,8 @@ def network_passes(answer: Any) -> str | None:
         "Not one pass for each digit: a pass serves the whole batch, and one pass does not finish a digit.": 445,
         "One pass finds one pixel, the next in line, and each layer has a network of its own.": 1,
         "The first pixel of a layer takes a pass, too: its scale and shift are numbers that the network gives.": 8 * 63,
+        "One less than the pixels, and one layer: the first pixel takes a pass too, and there are 8 layers.": 63,
+        "Two passes for each of something: a pass gives scale and shift together, one pixel further.": (16, 128),
         "Scale and shift come out of one pass together: do not count them twice.": 2 * 512,
         "A pass through a layer is one pass, however many numbers go in. Count the waiting: 64 pixels in each of 8 "
         "layers.": (64 * 64, 64 * 64 * 8),
