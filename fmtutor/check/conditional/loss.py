@@ -46,6 +46,11 @@ _LOSSES = {
     "`x1 - xt` is the way that is left, and the pair moves at `x1 - x0`: divide it by the time that is left.": (
         _loss(target=lambda x0, x1, xt: x1 - xt)
     ),
+    "`x1 - x0` is the whole way, and takes the whole time 1: it is `x1 - xt` that is divided by `1 - t`.": (
+        lambda velocity, x0, x1, t: (
+            (velocity(t, _point(x0, x1, t[:, None])) - (x1 - x0) / (1 - t[:, None])).square().mean()
+        )
+    ),
     "`xt - x0` is the way behind the pair; its velocity is the whole way, `x1 - x0`.": (
         _loss(target=lambda x0, x1, xt: xt - x0)
     ),

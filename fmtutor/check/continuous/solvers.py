@@ -178,7 +178,8 @@ _ORDERS = {
     "Yours is rounded. A measured order is no whole number: leave it as it comes out.": tuple(
         lambda e1, n1, e2, n2, digits=digits: torch.round(_order(e1, n1, e2, n2), decimals=digits)
         for digits in (0, 1, 2)
-    ),
+    )
+    + (lambda e1, n1, e2, n2: torch.floor(_order(e1, n1, e2, n2)),),
 }
 
 

@@ -100,6 +100,7 @@ CASES = {
             (lambda v, x0, x1, t: v(_between(x0, x1, t[:, None]), t).mean(), "Your code raised"),
             (3.75, "A function is wanted"),
             (_loss(_between, lambda x0, x1, t: x0), "is the noise here"),
+            (_loss(_between, lambda x0, x1, t: (x1 - x0) / (1 - t)), "takes the whole time 1"),
             (_loss(_between, lambda x0, x1, t: 0 * x0), "target is missing"),
             (_loss(lambda x0, x1, t: t * x1 + x0, _way), "does not fade on your path"),
             (lambda v, x0, x1, t: _right(lambda s, x: v(1 - s, x), x0, x1, t), "another time than"),
