@@ -175,11 +175,13 @@ _ORDERS = {
         lambda e1, n1, e2, n2: -torch.log(e1) / torch.log(n1),
         lambda e1, n1, e2, n2: -torch.log(e2) / torch.log(n2),
     ),
-    "Yours is rounded. A measured order is no whole number: leave it as it comes out.": tuple(
-        lambda e1, n1, e2, n2, digits=digits: torch.round(_order(e1, n1, e2, n2), decimals=digits)
-        for digits in (0, 1, 2)
-    )
-    + (lambda e1, n1, e2, n2: torch.floor(_order(e1, n1, e2, n2)),),
+    "Yours is rounded. A measured order is no whole number: leave it as it comes out.": (
+        *(
+            lambda e1, n1, e2, n2, digits=digits: torch.round(_order(e1, n1, e2, n2), decimals=digits)
+            for digits in (0, 1, 2)
+        ),
+        lambda e1, n1, e2, n2: torch.floor(_order(e1, n1, e2, n2)),
+    ),
 }
 
 
