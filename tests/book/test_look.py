@@ -17,14 +17,24 @@ pytestmark = [
 CUT_CODE = """() => [...document.querySelectorAll('article pre')].filter(pre => pre.scrollWidth > pre.clientWidth)
     .map(pre => pre.textContent.split('\\n').reduce((a, b) => b.length > a.length ? b : a))"""
 
-# What is wider than its box: it must scroll, and its ground must be the one that draws a shadow at the edge.
-NO_SIGN = """() => [...document.querySelectorAll('article, article *')].filter(box => {
+# What is wider than its box: it must scroll, and its ground must be the one that draws a shadow at the edge, with no
+# other ground laid over it.
+NO_SIGN = """() => {
+const covered = box => {
+    box.scrollIntoView({block: 'center'});
+    const at = box.getBoundingClientRect();
+    return [0.1, 0.3, 0.5, 0.7, 0.9].some(part => document.elementsFromPoint(at.right - 4, at.top + part * at.height)
+        .some(e => e !== box && box.contains(e) && getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)'));
+};
+return [...document.querySelectorAll('article, article *')].filter(box => {
     const look = getComputedStyle(box), over = box.scrollWidth - box.clientWidth;
     if (over <= 1 || look.display === 'inline' || look.overflowX === 'visible' || !box.checkVisibility()) return false;
     if (box.parentElement.closest('mjx-container')) return false;  // the parts of a glyph that is drawn out
     const grounds = look.backgroundAttachment.split(', ');
-    return !(['auto', 'scroll'].includes(look.overflowX) && grounds.includes('local') && grounds.includes('scroll'));
-}).map(box => box.outerHTML.slice(0, 120))"""
+    const signed = grounds.includes('local') && grounds.includes('scroll') && !covered(box);
+    return !(['auto', 'scroll'].includes(look.overflowX) && signed);
+}).map(box => box.outerHTML.slice(0, 120));
+}"""
 WIDE_FORMULAS = """() => [...document.querySelectorAll('article mjx-container[display="true"]')]
     .filter(box => box.scrollWidth > box.clientWidth)
     .map(box => MathJax.startup.document.getMathItemsWithin(box)[0]?.math ?? box.textContent)"""
@@ -89,6 +99,17 @@ def test_a_page_prints_whole(on_desktop: Visit) -> None:
     page.set_viewport_size(A4)
     found = page.evaluate(ON_PAPER)
     assert found == {"cut": [], "hidden": 0, "solutions": 0, "frames": [], "left": 0}
+
+
+def test_paper_is_light_whatever_the_screen_was(browser: Any) -> None:
+    with Visit(browser, scheme="dark") as visit:
+        page = visit.open(HTML / "03_flow_matching.html")
+        page.emulate_media(media="print", color_scheme="dark")
+        brightest = page.evaluate(
+            """() => Math.max(...[...document.querySelectorAll('article :is(p, h2, pre span, mjx-math, a, code)')]
+                .flatMap(e => getComputedStyle(e).color.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)))"""
+        )
+        assert brightest < 3 * 150
 
 
 def test_what_is_wider_than_a_phone_shows_that_it_goes_on(on_phone: Visit) -> None:
@@ -165,9 +186,14 @@ def test_a_page_without_scripts_shows_its_stills(browser: Any, name: str) -> Non
             assert not any(control.is_visible() for control in figure.query_selector_all("button, canvas, input"))
 
 
+COVERED = (
+    "<div style='width:200px;overflow:auto;background:linear-gradient(red,red) local,linear-gradient(red,red) scroll'>"
+    "<div style='width:300px;background:white'>wide</div></div>"
+)
 PLANTED = {
     "cut": (CUT_CODE, "<pre style='width:200px;overflow:auto'>" + 80 * "x" + "</pre>"),
     "no sign": (NO_SIGN, "<div style='width:200px;overflow:auto'><div style='width:300px'>wide</div></div>"),
+    "covered": (NO_SIGN, COVERED),
     "hidden": (NO_SIGN, "<div style='width:200px;overflow:hidden'><div style='width:300px'>wide</div></div>"),
     "tab stop": (TAB_STOPS_IN_FORMULAS, "<mjx-container tabindex=0>x</mjx-container>"),
     "contrast": (AXE, "<p style='color:#2f86bd;background:#fff'>noise</p>"),
