@@ -116,15 +116,20 @@ def collect_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None
 
 def sections(docname: str, doctree: nodes.document) -> Iterator[Section]:
     """Each section of a page: page, id, title, and its own words, without those of the sections below it."""
-    for section in doctree.findall(nodes.section):
+    for section in doctree.findall(_is_section):
         title = next(iter(section.findall(nodes.title)), None)
         words = (_words(node) for node in _own_blocks(section))
         yield docname, section["ids"][0], title.astext() if title else "", " ".join(" ".join(words).split())
 
 
+def _is_section(node: nodes.Node) -> bool:
+    """Not the inside of a proof or an exercise, which is a section too and has no name to link to."""
+    return isinstance(node, nodes.section) and bool(node["ids"])
+
+
 def _own_blocks(section: nodes.Element) -> Iterator[nodes.Element]:
     for child in section.children:
-        if isinstance(child, nodes.section | nodes.raw | nodes.title) or not isinstance(child, nodes.Element):
+        if not isinstance(child, nodes.Element) or isinstance(child, nodes.raw | nodes.title) or _is_section(child):
             continue
         if child.get("nb_element") == "cell_code_output":
             continue
