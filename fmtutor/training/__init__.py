@@ -155,7 +155,8 @@ def fit(
     optim = _validate.function("optimizer", optimizer)(parameters, lr=lr)
     run = Run(model, optim, settings, rates, generators, checkpoint)
     model.train()
-    with few_threads(parameters, threads), run.under_way(), _bar(progress, run.step, steps) as bar:
+    bar = _bar(progress, run.step, steps)
+    with few_threads(parameters, threads), run.under_way(), bar:
         for step in run.remaining():
             value = update(loss, parameters, optim, run.rates[step], clip)
             if ema:
