@@ -17,8 +17,8 @@ pytest.importorskip("sphinx")
 
 from myst_index import pages_in_toc  # noqa: E402
 from page_features import CODE_OF, accessible, named_folds  # noqa: E402
+from test_book import built  # noqa: E402
 
-built = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run make book first")
 SIGNATURE = """<span class="sig-paren">(</span>
 
 <dl>
