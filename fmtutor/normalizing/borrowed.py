@@ -7,6 +7,8 @@ hold, and weights that are loaded would meet a base or a standardisation that do
 from __future__ import annotations
 
 import copy
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch.distributions.transforms import _InverseTransform
 
 from fmtutor import _validate
 from fmtutor.distributions.target import Target
+from fmtutor.fields.inside import look_inside
 from fmtutor.normalizing.layers import Layer
 
 Shape = Size | tuple[int, ...]
@@ -46,6 +49,8 @@ class Borrowed(nn.Module):
     def _own(self, part: Any, path: list[str]) -> Any:
         if isinstance(part, nn.Module):
             self.add_module("_".join(path) or "module", part)
+        if isinstance(part, partial | MethodType | FunctionType):
+            self._find(part, path)
         if isinstance(part, nn.Module) or not isinstance(part, Distribution | Transform | list | tuple):
             return part
         if isinstance(part, list | tuple):
@@ -63,6 +68,17 @@ class Borrowed(nn.Module):
             else:
                 vars(twin)[attribute] = self._own(value, [*path, attribute])
         return twin
+
+    def _find(self, velocity: Any, path: list[str]) -> None:
+        """The networks in the velocity of a ContinuousFlow; a function would share its own with every copy."""
+        networks = [inside for inside in look_inside(velocity)[0] if isinstance(inside, nn.Module)]
+        if isinstance(velocity, FunctionType) and any(next(m.parameters(), None) is not None for m in networks):
+            raise TypeError(
+                f"{self._name} must show its network, and the function {velocity.__name__} hides it: bind a condition "
+                "with functools.partial(network, label=y) or fmtutor.Bound(network, label=y)"
+            )
+        for i, network in enumerate(networks):
+            self.add_module("_".join([*path, str(i)]), network)
 
     def _register(self, owner: object, attribute: str, tensor: Tensor, key: str) -> None:
         if isinstance(tensor, nn.Parameter):
@@ -92,16 +108,18 @@ class BorrowedTransform(Borrowed):
         self.turned = turned
         self.events = len(shape), len(transform.forward_shape(shape))
 
+    def __repr__(self) -> str:
+        return _shown(self.transform)
+
     @property
-    def whole(self) -> Transform:
-        transform = super().whole
-        return transform.inv if self.turned else transform
+    def transform(self) -> Transform:
+        return self.whole.inv if self.turned else self.whole
 
     def forward(self, z: Tensor) -> Tensor:
         return self.push(z)[0]
 
     def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        transform = self.whole
+        transform = self.transform
         if not everywhere(transform.domain) and _validate.readable(z) and not transform.domain.check(z).all():
             raise ValueError(
                 f"transforms must fit what comes before them: {self} takes points of {transform.domain}, and got others"
@@ -111,11 +129,11 @@ class BorrowedTransform(Borrowed):
 
     def pull(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As in a layer. From where the transform never arrives, an inner point and an infinite log-determinant."""
-        transform, batch = self.whole, x.dim() - self.events[1]
+        transform, batch = self.transform, x.dim() - self.events[1]
         if everywhere(transform.codomain):
             z = transform.inv(x)
             return z, self._log_det(transform, z, x, batch)
-        inside, x = _inside(transform.codomain, x, batch)
+        inside = _inside(transform.codomain, x, batch)
         with torch.no_grad():  # tanh arrives at 1 by rounding alone, from a point that has no number
             inside = inside & ~_rows(transform.inv(x).isinf().long(), batch).bool()
         x = _instead(inside, x, transform.codomain)
@@ -154,7 +172,8 @@ def log_density(base: Distribution, z: Tensor) -> Tensor:
         support = None
     if support is None or everywhere(support):  # ours know by themselves
         return base.log_prob(z)
-    inside, z = _inside(support, z, z.dim() - len(base.event_shape))
+    inside = _inside(support, z, z.dim() - len(base.event_shape))
+    z = _instead(inside, z, support)
     return torch.where(inside, base.log_prob(z), -torch.inf)
 
 
@@ -165,10 +184,9 @@ def everywhere(constraint: Constraint) -> bool:
     return constraint is constraints.real
 
 
-def _inside(constraint: Constraint, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Which rows lie inside a constraint, and x with inner points in the place of the others."""
-    inside = _rows((~constraint.check(x)).long(), batch) == 0
-    return inside, _instead(inside, x, constraint)
+def _inside(constraint: Constraint, x: Tensor, batch: int) -> Tensor:
+    """Which rows lie inside a constraint."""
+    return _rows((~constraint.check(x)).long(), batch) == 0
 
 
 def _instead(inside: Tensor, x: Tensor, constraint: Constraint) -> Tensor:

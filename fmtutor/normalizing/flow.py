@@ -38,7 +38,7 @@ class NormalizingFlow(nn.Module, Distribution):
         layers: the transforms as modules, each with `push` and `pull`.
 
     Raises:
-        TypeError: the base is no Distribution, or a transform no Transform.
+        TypeError: the base is no Distribution or hides its network in a function, or a transform is no Transform.
         ValueError: the base has a batch shape or holds a tensor that needs a gradient and is no parameter, or a
             transform is for other shapes, is composed of others or cannot be undone.
 
@@ -47,7 +47,7 @@ class NormalizingFlow(nn.Module, Distribution):
     Example:
         >>> from fmtutor import AffineCoupling, StandardNormal
         >>> flow = NormalizingFlow(StandardNormal(2), [AffineCoupling(2), AffineCoupling(2, flip=True)])
-        >>> flow.sample((5,)).shape, flow.log_prob(torch.zeros(1, 2))  # still the base: log(1 / 2 pi)
+        >>> flow.sample((5,)).shape, flow.log_prob(torch.zeros(1, 2))  # new layers change nothing: log(1 / 2 pi)
         (torch.Size([5, 2]), tensor([-1.8379], grad_fn=...))
     """
 
@@ -77,7 +77,7 @@ class NormalizingFlow(nn.Module, Distribution):
     @property
     def transforms(self) -> list[Any]:
         """The transforms, from base to data."""
-        return [layer.whole if isinstance(layer, Borrowed) else layer for layer in self.layers]
+        return [layer.transform if isinstance(layer, BorrowedTransform) else layer for layer in self.layers]
 
     def rsample(
         self, sample_shape: Shape = (), generator: Generator | None = None

@@ -33,7 +33,6 @@ class Layer(nn.Module, Transform):
 
     domain = codomain = constraints.real_vector
     bijective = True
-    __hash__ = nn.Module.__hash__  # Transform defines == alone, which would leave modules without a hash
 
     def __init__(self, dim: int) -> None:
         nn.Module.__init__(self)
@@ -61,6 +60,9 @@ class Layer(nn.Module, Transform):
     def inv(self) -> Layer:
         """The same layer, from data to base: a module too, with the same parameters."""
         return Inverse(self)
+
+    def __hash__(self) -> int:  # Transform defines == alone, which would leave modules without one
+        return id(self)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}" + (", flip=True" if getattr(self, "flip", False) else "")

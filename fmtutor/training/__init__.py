@@ -155,8 +155,7 @@ def fit(
     optim = _validate.function("optimizer", optimizer)(parameters, lr=lr)
     run = Run(model, optim, settings, rates, generators, checkpoint)
     model.train()
-    bar = _bar(progress, run.step, steps)
-    with few_threads(parameters, threads), run.under_way(), bar:
+    with few_threads(parameters, threads), run.under_way(), _bar(progress, run.step, steps) as bar:
         for step in run.remaining():
             value = update(loss, parameters, optim, run.rates[step], clip)
             if ema:

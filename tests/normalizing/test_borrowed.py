@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from torch.distributions import (
     TanhTransform,
     TransformedDistribution,
     Uniform,
+    Weibull,
     constraints,
 )
 
@@ -93,7 +95,8 @@ def made(shift: float) -> dict[str, NormalizingFlow]:
         "mixture": NormalizingFlow(GaussianMixture(torch.stack([a, -a]), 0.5, weights=scale), []),
         "module": NormalizingFlow(Shifted(a), []),
         "flow": NormalizingFlow(NormalizingFlow(BASE, [affine]), [affine]),
-        "continuous flow": NormalizingFlow(ContinuousFlow(lambda t, x, net=velocity: net(x), BASE, steps=2), [affine]),
+        "bound velocity": NormalizingFlow(ContinuousFlow(partial(Velocity(velocity), by=2.0), BASE, steps=2), [affine]),
+        "method": NormalizingFlow(ContinuousFlow(Velocity(velocity).forward, BASE, steps=2), [affine]),
         "velocity": NormalizingFlow(ContinuousFlow(Velocity(velocity), Independent(Normal(a, scale), 1), steps=2), []),
         "affine": NormalizingFlow(BASE, [affine]),
         "affine.inv": NormalizingFlow(BASE, [affine.inv]),
@@ -109,11 +112,11 @@ class Velocity(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.net(x)
+    def forward(self, t: Tensor, x: Tensor, by: float = 1.0) -> Tensor:
+        return by * self.net(x)
 
 
-NAMES = [name for name in made(0.0) if name != "continuous flow"]
+NAMES = list(made(0.0))
 X = torch.rand(6, 2, generator=Generator().manual_seed(3)) + 0.5
 
 
@@ -123,7 +126,7 @@ def test_what_a_flow_borrows_is_saved_and_loaded(name: str, tmp_path: Path) -> N
     flow, other = made(0.0)[name], made(0.3)[name]
     wanted = flow.log_prob(X)
     assert (other.log_prob(X) - wanted).abs().max() > 0.05
-    for same in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))) if name != "velocity" else ():
+    for same in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
         torch.testing.assert_close(same.log_prob(X), wanted)
     save_weights(flow, tmp_path / "flow.safetensors")
     load_weights(other, tmp_path / "flow.safetensors")
@@ -159,7 +162,7 @@ def test_what_a_flow_borrows_moves_with_it(name: str) -> None:
     assert {tensor.dtype for tensor in [*flow.parameters(), *flow.buffers()]} <= {F64}
     assert flow.log_prob(X.double()).dtype == flow.sample((3,)).dtype == F64
     torch.testing.assert_close(flow.log_prob(X.double()).float(), wanted)
-    if name not in ("mixture", "velocity"):
+    if name not in ("mixture", "velocity", "bound velocity", "method"):
         flow.to("meta")
         assert flow.sample((3,)).device.type == "meta"
     flow = made(0.0)[name].float()
@@ -238,6 +241,14 @@ def test_a_base_whose_parameters_torch_has_copied_is_refused_with_a_way_out() ->
     assert set(NormalizingFlow(BASE, [AffineTransform(loc, scale)]).parameters()) == {loc, scale}
 
 
+def test_a_function_that_hides_a_network_is_no_velocity_of_a_base() -> None:
+    """A copy of the flow would be trained or loaded, and go on drawing from the network that the function holds."""
+    net = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"the function <lambda> hides it: bind a condition with functools.partial"):
+        NormalizingFlow(ContinuousFlow(lambda t, x: net(x), BASE), [])
+    assert NormalizingFlow(ContinuousFlow(lambda t, x: -x, BASE), []).sample((2,)).shape == (2, 2)
+
+
 def test_the_base_keeps_its_names_and_states_saved_before_still_fit() -> None:
     flow = NormalizingFlow(BASE, stack(AffineCoupling, depth=2))
     assert all(key.startswith(("layers.0.network", "layers.1.network")) for key in flow.state_dict())
@@ -278,6 +289,11 @@ OFF: dict[str, tuple[NormalizingFlow, Tensor, Tensor]] = {
     ),
     "gamma": (
         NormalizingFlow(Independent(Gamma(torch.full((2,), 2.0), 1.0), 1), [AffineTransform(0.0, 2.0)]),
+        torch.tensor([1.5, 2.9]),
+        torch.tensor([1.5, -3.1]),
+    ),
+    "weibull": (
+        NormalizingFlow(Independent(Weibull(torch.ones(2), torch.full((2,), 1.5)), 1), [AffineTransform(0.0, 2.0)]),
         torch.tensor([1.5, 2.9]),
         torch.tensor([1.5, -3.1]),
     ),
@@ -416,6 +432,18 @@ def test_a_generator_draws_from_flows_of_flows() -> None:
         torch.testing.assert_close(draws[0], told, rtol=0, atol=0.02)  # a continuous flow takes other steps there
     with pytest.raises(TypeError, match="takes no generator"):
         NormalizingFlow(Independent(Normal(torch.zeros(2), 1.0), 1), []).sample((3,), generator=Generator())
+
+
+def test_a_base_that_knows_only_the_density_of_its_own_draws() -> None:
+    """Planar layers have no inverse, so two flows in a row must be passed in one go, as one flow of both would be."""
+    below, above = shaken(Planar(2)), shaken(Planar(2))
+    nested = NormalizingFlow(NormalizingFlow(BASE, [below]), [above])
+    for told, wanted in zip(
+        nested.sample_and_log_prob((5,), Generator().manual_seed(1)),
+        NormalizingFlow(BASE, [below, above]).sample_and_log_prob((5,), Generator().manual_seed(1)),
+        strict=True,
+    ):
+        torch.testing.assert_close(told, wanted)
 
 
 def test_a_mixture_of_torch_as_a_base() -> None:

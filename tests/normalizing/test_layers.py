@@ -112,6 +112,8 @@ def test_a_network_narrower_than_its_data_is_refused() -> None:
     """Dealt to fewer units, the ranks leave numbers out: the last of 6 hears of 3 of the 5 before it."""
     with pytest.raises(ValueError, match="width must be at least dim - 1 = 783, got 64"):
         MaskedAutoregressive(784, width=64)
+    with pytest.raises(ValueError, match="at least dim - 1 = 5, got 4"):
+        MaskedAutoregressive(6, width=4)
     assert MaskedAutoregressive(784).network[0].out_features == 783  # type: ignore[index, union-attr]
     assert MaskedAutoregressive(10).network[0].out_features == 64  # type: ignore[index, union-attr]
     dim, ranks = 6, torch.arange(3) % 5

@@ -56,7 +56,14 @@ def stacks(dtype: torch.dtype) -> dict[str, list[Transform]]:
         "there and back": [SigmoidTransform(), AffineTransform(0.1, 0.8), SigmoidTransform().inv],
         "stick": [StickBreakingTransform()],
         "reshaped": [affine, ReshapeTransform((DIM,), (1, DIM)), ExpTransform()],
-        "mixed": [made(AffineCoupling), affine, made(MaskedAutoregressive).inv, SigmoidTransform(), affine.inv],
+        "mixed": [
+            made(AffineCoupling),
+            affine,
+            made(MaskedAutoregressive).inv,
+            AffineTransform(0.0, 0.1),  # far out a sigmoid rounds to 1 in float32
+            SigmoidTransform(),
+            affine.inv,
+        ],
     }
 
 
@@ -89,6 +96,12 @@ def disagreement(name: str, flow: NormalizingFlow, dtype: torch.dtype) -> float:
         x, told = flow.sample_and_log_prob((20,), generator=Generator().manual_seed(0))
         routes = [from_autodiff(flow, z), told] + ([] if name == "planar" else [flow.log_prob(x)])
         assert torch.equal(x, flow.sample((20,), generator=Generator().manual_seed(0)))
+        for layer in flow.layers:
+            z, log_det = layer.push(z)
+            assert log_det.shape == (20,)
+        for layer in () if name == "planar" else reversed(flow.layers):
+            z, log_det = layer.pull(z)
+            assert log_det.shape == (20,)
     assert all(route.shape == (20,) and route.dtype == dtype for route in routes)
     return max(float((route - routes[0]).abs().max()) for route in routes[1:])
 
