@@ -10,6 +10,7 @@ import importlib
 from types import ModuleType
 
 from fmtutor.couplings import independent
+from fmtutor.diffusion import ancestral, as_score, as_velocity, solve_sde
 from fmtutor.distributions import (
     Checkerboard,
     EightGaussians,
@@ -22,7 +23,7 @@ from fmtutor.distributions import (
 )
 from fmtutor.fields import Bound
 from fmtutor.flows import ContinuousFlow
-from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss
+from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss, prediction_loss
 from fmtutor.nets import VelocityMLP
 from fmtutor.normalizing import AffineCoupling, MaskedAutoregressive, NormalizingFlow, Planar, bits_per_dim, dequantize
 from fmtutor.ode import Solution, divergence, solve
@@ -59,6 +60,9 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "VelocityMLP",
+    "ancestral",
+    "as_score",
+    "as_velocity",
     "bits_per_dim",
     "conditional_flow_matching_loss",
     "dequantize",
@@ -67,10 +71,12 @@ __all__ = [
     "flow_matching_loss",
     "independent",
     "load_weights",
+    "prediction_loss",
     "results",
     "save_weights",
     "show",
     "solve",
+    "solve_sde",
 ]
 
 _ON_DEMAND = ("check", "explore", "images", "metrics", "plots")

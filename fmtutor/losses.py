@@ -1,11 +1,13 @@
-"""The two losses of flow matching: the one we want, and the one we can compute.
+"""The losses of flow matching: the one we want, the one we can compute, and the same for other predictions.
 
-Chapter 4 proves that their gradients are equal, and measures the constant by which they differ.
+Chapter 4 proves that the gradients of the first two are equal, and measures the constant by which they differ. Chapter
+6 compares predictions.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from weakref import WeakSet
 
 import torch
@@ -17,9 +19,9 @@ from fmtutor.distributions import Target
 from fmtutor.distributions.target import wide
 from fmtutor.fields import Velocity, evaluate, field
 from fmtutor.fields.inside import remember
-from fmtutor.paths import AffinePath
+from fmtutor.paths import PREDICTIONS, AffinePath, PathSample
 
-__all__ = ["Velocity", "conditional_flow_matching_loss", "flow_matching_loss"]
+__all__ = ["Velocity", "conditional_flow_matching_loss", "flow_matching_loss", "prediction_loss"]
 
 
 def conditional_flow_matching_loss(
@@ -62,16 +64,77 @@ def conditional_flow_matching_loss(
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
     _validate.able("path", path, "sample", like="AffinePath")
+    t, xt, ut = _pairs(velocity, path, x0, x1, t, generator)
+    return _squared_error(velocity, t, xt, ut, reduction)
+
+
+def prediction_loss(
+    model: Velocity,
+    path: AffinePath,
+    x0: Float[Tensor, "batch *event"],
+    x1: Float[Tensor, "batch *event"],
+    t: Tensor | float | None = None,
+    predict: str = "velocity",
+    weight: Callable[[Tensor], Tensor] | None = None,
+    *,
+    generator: Generator | None = None,
+) -> Float[Tensor, ""]:
+    """The same regression on any of the four things a model may predict: `mean w(t) |m(t, xt) - target|^2`.
+
+    The target is the pair's velocity, its noise x0, its data x1, or the score `-x0 / sigma(t)` of its path. With
+    "velocity" and no weight it is `conditional_flow_matching_loss`; with "noise" the simple loss of DDPM, whose
+    epsilon is our x0; with "score" denoising score matching. The best answer is the mean of the target given xt,
+    whatever the weight, and the four means are affine in each other (`AffinePath.convert`).
+
+    Args:
+        model: `m(t, x)`, returning the shape of x.
+        path: where xt comes from.
+        x0: noise.
+        x1: data, one for each x0.
+        t: a scalar or one time a pair; unless given, as in `conditional_flow_matching_loss`.
+        predict: "velocity", "noise", "data" or "score".
+        weight: a function of the times `(batch,)`, at least 0; 1 unless given.
+        generator: where the times come from; torch's global generator unless given.
+
+    Raises:
+        TypeError: x0 or x1 does not hold floating-point numbers, or the path is no AffinePath.
+        ValueError: as in `conditional_flow_matching_loss`; an unknown prediction, a weight that is negative or not one
+            number a pair, or a score where sigma is 0.
+
+    Source: Ho et al. (2020), equation 14; Vincent (2011), equation 11; Lipman et al. (2023), equation 9.
+
+    Example:
+        >>> x0, x1 = torch.ones(4, 2), torch.zeros(4, 2)
+        >>> prediction_loss(lambda t, x: 0 * x, AffinePath(), x0, x1, t=0.5, predict="score")  # (1 / 0.5)^2
+        tensor(4.)
+    """
+    _validate.choice("predict", predict, PREDICTIONS), _validate.kind("path", path, AffinePath)
+    t, xt, ut = _pairs(model, path, x0, x1, t, generator)
+    target = {"velocity": ut, "noise": x0, "data": x1}.get(predict)
+    if target is None:
+        target = path.convert(t, xt, x0, source="noise", to="score")
+    if weight is None:
+        return _squared_error(model, t, xt, target, "mean")
+    error, w = _squared_error(model, t, xt, target, "none"), weight(t)
+    _validate.same_shape("weight(t)", _validate.finite("weight(t)", w), "t", t)
+    if _validate.readable(w) and (w < 0).any():
+        raise ValueError(f"weight(t) must be at least 0, got {w.min().item():g}")
+    return (w * error).mean()
+
+
+def _pairs(
+    model: Velocity, path: AffinePath, x0: Tensor, x1: Tensor, t: Tensor | float | None, generator: Generator | None
+) -> PathSample:
+    """The points of all pairs, at times that are given or lean towards t = 1."""
     if t is None:
         n = len(x1) if _validate.floating("x1", x1).dim() else 1
         dtype = torch.promote_types(x1.dtype, torch.float32)  # of times in half precision, many would be 1
         left = torch.rand(n, generator=_validate.random(generator), dtype=dtype, device=x1.device) ** 1.5
         t = (1 - left).clamp(max=1 - 1e-6)  # rounding must not reach t = 1, where some paths have no velocity
     if isinstance(path, AffinePath):
-        remember(velocity, path)
+        remember(model, path)
         _say_if_scaled(path, x0)
-    t, xt, ut = path.sample(x0, x1, t)
-    return _squared_error(velocity, t, xt, ut, reduction)
+    return path.sample(x0, x1, t)
 
 
 def flow_matching_loss(
@@ -124,7 +187,7 @@ def _say_if_scaled(path: AffinePath, x0: Tensor) -> None:
         warnings.warn(
             f"x0 must be standard normal, and the path of {path.schedule} scales it by sigma(0) = {sigma:g}, but x0 "
             f"has a standard deviation of {scale:.3g} already: draw x0 from StandardNormal",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

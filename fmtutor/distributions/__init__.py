@@ -82,6 +82,14 @@ class StandardNormal(Target):
         part = alpha * self.scale**2 / ((alpha * self.scale) ** 2 + sigma**2)
         return (part * at).to(x.dtype)
 
+    def sample_posterior(
+        self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, generator: Generator | None = None
+    ) -> Tensor:
+        at, alpha, sigma = self._seen(x, alpha, sigma)
+        variance = (alpha * self.scale) ** 2 + sigma**2
+        shaken = torch.randn(at.shape, generator=generator, dtype=at.dtype, device=at.device)
+        return (alpha * self.scale**2 / variance * at + self.scale * sigma / variance.sqrt() * shaken).to(x.dtype)
+
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         x, alpha, sigma = self._seen(x, alpha, sigma)
         spread = torch.sqrt((alpha * self.scale) ** 2 + sigma**2) / self.scale

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 _NARROW = 0.5  # below this width, or this fall of the log-density across it, quadrature is exact to rounding
 
@@ -86,3 +86,34 @@ def truncated_normal(
         found = branch(torch.where(used, low, spare), torch.where(used, high, spare + 1))
         log_density, mean = torch.where(used, found[0], log_density), torch.where(used, found[1], mean)
     return log_density, torch.where(flip, -mean, mean)
+
+
+def truncated_sample(
+    low: Float[Tensor, "..."], high: Float[Tensor, "..."], generator: Generator | None = None
+) -> Float[Tensor, "..."]:
+    """A draw of a standard normal z cut to [low, high], as a place from 0 at the lower end to 1 at the upper one.
+
+    Example:
+        >>> place = truncated_sample(torch.zeros(10_000).double(), torch.full((10_000,), 9.0).double())
+        >>> round(9 * place.mean().item(), 1)  # sqrt(2 / pi) = 0.80
+        0.8
+    """
+    u = torch.rand(low.shape, generator=generator, dtype=low.dtype, device=low.device)
+    flip = low + high > 0  # by symmetry, look at every interval from its left, where small masses keep their digits
+    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    below, above = torch.special.ndtr(low), torch.special.ndtr(high)
+    place = ((torch.special.ndtri(below + u * (above - below)) - low) / (high - low)).clamp(0, 1)
+    far = (above < 1e-200) | (high - low < 1e-6)  # so far out, or so narrow, that these numbers lose their digits
+    if far.any():
+        place[far] = _by_halves(u[far], low[far], high[far])
+    return torch.where(flip, 1 - place, place)
+
+
+def _by_halves(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The place below which the share u of the mass lies, by bisection of `truncated_normal`."""
+    total, left, right = truncated_normal(low, high)[0], torch.zeros_like(u), torch.ones_like(u)
+    for _ in range(50):
+        middle = (left + right) / 2
+        share = middle * torch.exp(truncated_normal(low, low + middle * (high - low))[0] - total)
+        left, right = torch.where(share < u, middle, left), torch.where(share < u, right, middle)
+    return (left + right) / 2

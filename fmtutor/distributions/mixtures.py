@@ -96,6 +96,24 @@ class GaussianMixture(Target):
         gain = alpha * self.scale**2 / (alpha**2 * self.scale**2 + sigma**2)
         return (mean + gain * (at - alpha * mean)).to(x.dtype)
 
+    def sample_posterior(
+        self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, generator: Generator | None = None
+    ) -> Tensor:
+        at, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
+        rows, means, picked = _validate.flat(at), self.means.to(at), []
+        for x_, a, s in zip(
+            *(part.split(self._block()) for part in (rows, alpha.flatten(), sigma.flatten())), strict=True
+        ):
+            weights = torch.softmax(self._log_joint(x_, a, s), 1)
+            picked.append(means[torch.multinomial(weights, 1, generator=generator)[:, 0]])
+        centre = torch.cat(picked) if picked else at
+        if not self.scale:
+            return centre.to(x.dtype)
+        variance = (alpha * self.scale) ** 2 + sigma**2  # of x, given the component
+        shaken = torch.randn(at.shape, generator=generator, dtype=at.dtype, device=at.device)
+        mean = centre + alpha * self.scale**2 / variance * (at - alpha * centre)
+        return (mean + self.scale * sigma / variance.sqrt() * shaken).to(x.dtype)
+
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         at, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
         return self._compare(at, alpha.flatten(), sigma.flatten())[1].to(wide(x).dtype)
@@ -114,10 +132,13 @@ class GaussianMixture(Target):
         weights = self.weights.to(x)
         return log_normal + torch.log(weights / weights.sum())  # their sum is one to the digits of x
 
+    def _block(self) -> int:
+        """How many rows are compared with every component at once."""
+        return max(1, _CHUNK // self.means.numel())
+
     def _compare(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The average component centre as seen from each x, and the log-density there, in blocks that fit in memory."""
-        rows, means = _validate.flat(x), _validate.flat(self.means.to(x))
-        size = max(1, _CHUNK // means.numel())
+        rows, means, size = _validate.flat(x), _validate.flat(self.means.to(x)), self._block()
         found = []
         for x_, alpha_, sigma_ in zip(rows.split(size), alpha.split(size), sigma.split(size), strict=True):
             joint = self._log_joint(x_, alpha_, sigma_)

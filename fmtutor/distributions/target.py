@@ -147,6 +147,16 @@ class Target(Distribution):
         """
         raise NotImplementedError(f"the posterior mean of {type(self).__name__} is not known")
 
+    def sample_posterior(
+        self,
+        x: Float[Tensor, "batch *event"],
+        alpha: Tensor | float,
+        sigma: Tensor | float,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "batch *event"]:
+        """One draw of x1 for each x, given `alpha x1 + sigma x0 = x`; arguments and errors as in `posterior_mean`."""
+        raise NotImplementedError(f"the posterior of {type(self).__name__} cannot be sampled")
+
     def noised_log_prob(
         self, x: Float[Tensor, "batch *event"], alpha: Tensor | float, sigma: Tensor | float
     ) -> Float[Tensor, " batch"]:

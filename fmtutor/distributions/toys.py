@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.distributions import constraints
 
 from fmtutor import _validate
-from fmtutor.distributions.intervals import gauss_legendre, truncated_normal
+from fmtutor.distributions.intervals import gauss_legendre, truncated_normal, truncated_sample
 from fmtutor.distributions.mixtures import GaussianMixture
 from fmtutor.distributions.target import Target, wide
 
@@ -75,6 +75,17 @@ class Checkerboard(Target):
         weight = torch.softmax(joint.flatten(1), 1).reshape(-1, 4, 4)
         mean = [(weight.sum(2) * place[:, 0]).sum(1), (weight.sum(1) * place[:, 1]).sum(1)]
         return torch.stack(mean, 1).to(x.dtype)
+
+    def sample_posterior(
+        self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, generator: Generator | None = None
+    ) -> Float[Tensor, "batch 2"]:
+        at, alpha, sigma = self._seen(_validate.floating("x", x).double(), alpha, sigma)
+        weight = torch.softmax(self._squares(at, alpha, sigma)[0].flatten(1), 1)
+        square = torch.multinomial(weight, 1, generator=generator)
+        edge = self.size * (torch.cat([square // 4, square % 4], 1) - 2).to(at)
+        low, width = (alpha * edge - at) / sigma, alpha * self.size / sigma
+        place = truncated_sample(low, low + width, generator)  # of -x0, between 0 and 1 across the square
+        return (edge + self.size * place).to(x.dtype)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, " batch"]:
         return torch.logsumexp(self._squares(*self._seen(x, alpha, sigma))[0].flatten(1), 1)
@@ -152,6 +163,11 @@ class _Ridge(Target):
 
     def posterior_mean(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, "batch 2"]:
         return self._mixture.posterior_mean(x, alpha, sigma)
+
+    def sample_posterior(
+        self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, generator: Generator | None = None
+    ) -> Float[Tensor, "batch 2"]:
+        return self._mixture.sample_posterior(x, alpha, sigma, generator)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, " batch"]:
         return self._mixture.noised_log_prob(x, alpha, sigma)

@@ -71,10 +71,6 @@ def fit(
     Afterwards the model is in evaluation mode and its weights are the running average of those it had during training;
     buffers keep their last value. With `ema=None` the weights are simply the last ones.
 
-    A `checkpoint` folder whose training has finished is only loaded, with a warning. At a constant rate
-    training goes on when more `steps` are asked for; a cosine is drawn for its number of steps and is
-    refused another.
-
     Args:
         model: Module to train in place, on whatever device it is.
         loss: Function without arguments that draws its own batch and returns a scalar to make small.
@@ -91,7 +87,7 @@ def fit(
             states go into checkpoints, beside those of the global generators of all three.
         callback: Called with the number of finished steps every `log_every` steps and after the last one. The model is
             then as `fit` would leave it: averaged, in evaluation mode. A dict of numbers that it returns goes into
-            `History.logged`; if it raises StopIteration (as `next` does at the end of a loader), training ends there.
+            `History.logged`; if it raises StopIteration, training ends there.
         checkpoint: Folder for checkpoints. Where it holds one already, training goes on from there, and on a CPU it
             arrives at the same bits as if it had never stopped, as long as every draw comes from a generator named
             above. The place of a DataLoader in its data is not kept, nor what a callback keeps for itself.
@@ -109,6 +105,9 @@ def fit(
         OSError: A checkpoint could not be written; the model is ready for use all the same.
         KeyboardInterrupt: Ctrl-C, in a program. At a prompt or in a notebook `fit` warns and returns what there is.
             Both end the step at hand, write a checkpoint and leave the model ready for use; a second one does not wait.
+
+    A folder whose training has finished is only loaded, with a warning. At a constant rate it goes on when more
+    `steps` are asked for; a cosine is drawn for its number of steps and is refused another.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -179,20 +178,19 @@ def update(
     Example:
         >>> weight = nn.Parameter(torch.tensor(3.0))
         >>> update(lambda: weight**2, [weight], torch.optim.SGD([weight], lr=1.0), lr=0.5, clip=None)
-        tensor(9.)
+        tensor(9., grad_fn=<PowBackward0>)
         >>> weight.item()
         0.0
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
     value = _scalar(loss())
-    before = value.detach().clone()  # for it may be a weight itself
     optimizer.zero_grad()
     value.backward()
     if clip is not None:
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
-    return before
+    return value
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: float, schedule: str) -> float:

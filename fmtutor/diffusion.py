@@ -1,0 +1,248 @@
+"""Diffusion models in the words of this book: four predictions that are one, and samplers that add noise on the way.
+
+Chapter 6 derives the conversions, the stochastic differential equation and the ancestral sampler, and measures each
+against the exact law.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from fmtutor import _validate
+from fmtutor.fields import Velocity, evaluate, field
+from fmtutor.ode import Solution
+from fmtutor.paths import PREDICTIONS, AffinePath
+
+SDE_METHODS = ("euler_maruyama", "heun")
+
+
+class Converted(nn.Module):
+    """A model read in other words: what it predicts, turned by the path into another of the four predictions."""
+
+    def __init__(self, model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, source: str, to: str) -> None:
+        super().__init__()
+        self.model, self.path = _validate.function("model", model), _validate.kind("path", path, AffinePath)
+        self.source, self.wanted = _validate.choice("predict", source, PREDICTIONS), to
+        self.train(getattr(model, "training", True))
+
+    def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        predicted = _validate.output_like("model", self.model(t, x), x)
+        return self.path.convert(t, x, predicted, source=self.source, to=self.wanted)
+
+
+def as_velocity(model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, predict: str) -> Converted:
+    """A model that predicts "noise", "data", "score" or "velocity", as a velocity field `v(t, x)`.
+
+    Papers on diffusion count time from data to noise: their `eps(x, s)` with `s = 1 - t` is our "noise", their
+    `x0(x, s)` our "data" (x0 is data there). On a variance-preserving path, `alpha(t)` is `sqrt(alphas_cumprod)`.
+
+    Args:
+        model: `m(t, x)`, which returns the shape of x.
+        path: the path on which it was trained.
+        predict: what it predicts: "velocity", "score", "noise" or "data".
+
+    Raises:
+        TypeError: the model cannot be called, or the path is no AffinePath.
+        ValueError: an unknown prediction; when it is called, a time at which the prediction does not determine the
+            velocity (noise at alpha = 0, data at sigma = 0).
+
+    Source: Lipman et al. (2024), "Flow Matching Guide and Code", table 1.
+
+    Example:
+        >>> path, x = AffinePath(), torch.tensor([[0.5]])
+        >>> as_velocity(lambda t, x: 0 * x, path, predict="data")(0.5, x)  # data at 0: straight towards it
+        tensor([[-1.]])
+    """
+    return Converted(model, path, predict, "velocity")
+
+
+def as_score(model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, predict: str) -> Converted:
+    """A model as the score `grad log p_t(x)`; arguments and errors as in `as_velocity`.
+
+    Example:
+        >>> as_score(lambda t, x: 0 * x, AffinePath(), predict="data")(0.5, torch.tensor([[0.5]]))
+        tensor([[-2.]])
+    """
+    return Converted(model, path, predict, "score")
+
+
+@torch.no_grad()
+def solve_sde(
+    velocity: Velocity,
+    path: AffinePath,
+    x: Float[Tensor, "batch *event"],
+    t0: float = 0.0,
+    t1: float = 1.0,
+    *,
+    noise: float | Callable[[float], float] = 1.0,
+    method: str = "euler_maruyama",
+    steps: int = 200,
+    times: Tensor | Iterable[float] | None = None,
+    generator: Generator | None = None,
+) -> Solution:
+    """Points that follow the velocity and are shaken on the way, with the same densities p_t at every time.
+
+    It solves `dX = (u + g^2/2 score) dt + g dW`, with the score read from the velocity by the path. Noise spreads the
+    points, and the score pulls them back by just as much, so the densities do not depend on g; with g = 0 this is the
+    ordinary differential equation.
+
+    Args:
+        velocity: `v(t, x)`, the marginal velocity or a model of it.
+        path: the path that it belongs to.
+        x: the state at t0, `(batch, *event)`.
+        t0: where to start.
+        t1: where to end, above t0.
+        noise: g, a number or a function of the time, at least 0, in units of x per square root of time.
+        method: "euler_maruyama", of weak order 1, or "heun", of weak order 2 where the noise is smooth in time.
+            A step of Heun that ends where the path has no noise left is one of Euler and Maruyama.
+        steps: how many equal steps; with `times`, each interval gets its share, rounded up.
+        times: the times at which to keep the state, strictly rising; their ends replace t0 and t1.
+        generator: where the noise comes from; torch's global generator unless given.
+
+    Returns:
+        The `Solution`; its `nfe` counts evaluations of the velocity.
+
+    Raises:
+        TypeError: x does not hold floating-point numbers, or an argument is of the wrong kind.
+        ValueError: x is not finite, times do not rise, the method is unknown, g is negative, or the path does not know
+            its score at a time that is asked for.
+
+    Source: Song et al. (2021), equation 6 and appendix D.1; Albergo, Boffi and Vanden-Eijnden (2023), theorem 2.
+
+    Example:
+        >>> from fmtutor.distributions import StandardNormal
+        >>> path, target = AffinePath(), StandardNormal(1)
+        >>> exact = lambda t, x: path.marginal_velocity(t, x, target)
+        >>> x = solve_sde(exact, path, torch.randn(10_000, 1), t1=0.5, noise=2.0, steps=50).x
+        >>> round(x.std().item(), 1)  # sqrt(0.5^2 + 0.5^2)
+        0.7
+    """
+    _validate.choice("method", method, SDE_METHODS), _validate.random(generator)
+    field(velocity), _validate.kind("path", path, AffinePath)
+    _validate.per_row("t0", t0, _validate.finite("x", x))
+    g = noise if callable(noise) else lambda t: noise
+    grid, kept = _grid(times if times is not None else (t0, t1), _validate.whole("steps", steps))
+    calls = 0
+
+    def drift(t: float, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        u = evaluate(velocity, torch.as_tensor(t, dtype=x.dtype, device=x.device), x)
+        half = 0.5 * _noise(g, t) ** 2
+        return u + half * path.convert(t, x, u, source="velocity", to="score") if half else u
+
+    states = [x]
+    for k, (t, end) in enumerate(pairwise(grid)):
+        h, variance = end - t, 0.5 * (_noise(g, t) ** 2 + _noise(g, end) ** 2)
+        if method == "euler_maruyama" or not _noisy(path, end, x):
+            x = x + h * drift(t, x) + _noise(g, t) * h**0.5 * _normal_like(x, generator)
+        else:
+            shaken, slope = (variance * h) ** 0.5 * _normal_like(x, generator), drift(t, x)
+            x = x + 0.5 * h * (slope + drift(end, x + h * slope + shaken)) + shaken
+        if k + 1 in kept:
+            states.append(x)
+    return Solution(x, x.new_tensor([grid[k] for k in sorted({0, *kept})]), torch.stack(states), calls)
+
+
+@torch.no_grad()
+def ancestral(
+    data: Callable[[Tensor, Tensor], Tensor],
+    path: AffinePath,
+    x: Float[Tensor, "batch *event"],
+    *,
+    steps: int = 50,
+    eta: float = 1.0,
+    times: Tensor | Iterable[float] | None = None,
+    generator: Generator | None = None,
+) -> Solution:
+    """The sampler of DDPM and DDIM: guess the end, go to the next time on the path that ends there, guess again.
+
+    From x at time s, with the end z and the noise `e = (x - alpha_s z) / sigma_s` that would have led here, the next
+    state is `alpha_t z + sqrt(sigma_t^2 - c^2) e + c w` with fresh noise w. With `eta = 1`, c is the spread that the
+    path itself has at t, given x and z: DDPM. With `eta = 0` nothing is drawn: DDIM, which is Euler's method for
+    `x / alpha` against `sigma / alpha`.
+
+    If `data` draws z from its exact posterior, the densities at the visited times are exact for any number of steps;
+    with the mean of z, which is what a network knows, only for many.
+
+    Args:
+        data: `data(t, x)`, a guess of x1 for each x, of the shape of x; see `Target.sample_posterior` and
+            `AffinePath.convert`.
+        path: the path.
+        x: the state at the first time, `(batch, *event)`.
+        steps: how many equal steps from 0 to 1; ignored where `times` are given.
+        eta: how much of the noise is drawn anew, from 0 to 1.
+        times: the times to visit, strictly rising.
+        generator: where fresh noise comes from; torch's global generator unless given.
+
+    Returns:
+        The `Solution`, with the state at every visited time.
+
+    Raises:
+        TypeError: x does not hold floating-point numbers, or an argument is of the wrong kind.
+        ValueError: x is not finite, times do not rise, eta is outside [0, 1], or noise grows along the path.
+
+    Source: Ho et al. (2020), equation 7; Song, Meng and Ermon (2021), DDIM, equations 12 and 16.
+
+    Example:
+        >>> ends = ancestral(lambda t, x: torch.ones_like(x), AffinePath(), torch.randn(3, 1), steps=4, eta=0.0)
+        >>> ends.x.flatten(), ends.nfe
+        (tensor([1., 1., 1.]), 4)
+    """
+    _validate.function("data", data), _validate.kind("path", path, AffinePath), _validate.random(generator)
+    if not 0 <= _validate.number("eta", eta) <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    _validate.per_row("t", 0.0, _validate.finite("x", x))
+    grid, _ = _grid(times, 1) if times is not None else _grid((0.0, 1.0), _validate.whole("steps", steps))
+    states = [x]
+    for s, t in pairwise(grid):
+        z = _validate.output_like("data", data(torch.as_tensor(s, dtype=x.dtype, device=x.device), x), x)
+        now, then = path.coefficients(s, x), path.coefficients(t, x)
+        if not (now.sigma > 0).all():
+            raise ValueError(f"times must end where the noise does, but at t = {s:g} there is none left to remove")
+        kept = (now.alpha / then.alpha * then.sigma / now.sigma).square()  # of the noise at s, the share that t has too
+        if (kept > 1).any():
+            raise ValueError(f"noise must fall along the path, but from t = {s:g} to {t:g} it grows against the data")
+        drawn = eta * then.sigma * (1 - kept).sqrt()
+        noise = (x - now.alpha * z) / now.sigma
+        x = then.alpha * z + (then.sigma.square() - drawn.square()).sqrt() * noise
+        x = x + drawn * _normal_like(x, generator) if eta else x
+        states.append(x)
+    return Solution(x, x.new_tensor(grid), torch.stack(states), len(grid) - 1)
+
+
+def _normal_like(x: Tensor, generator: Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def _noise(g: Callable[[float], float], t: float) -> float:
+    """g at a time, checked."""
+    return float(_validate.positive(f"noise at t = {t:g}", g(t), or_zero=True))
+
+
+def _noisy(path: AffinePath, t: float, x: Tensor) -> bool:
+    """Whether the path still has noise at t, so that a score is defined."""
+    return bool((path.coefficients(t, x).sigma > 0).all())
+
+
+def _grid(times: Any, steps: int) -> tuple[list[float], set[int]]:
+    """The ends of all steps, and which of them are `times`: each interval in equal steps, about `steps` in all."""
+    try:
+        wanted = [float(t) for t in times]
+    except (TypeError, ValueError):
+        raise TypeError(f"times must be a row of numbers, got {times!r}") from None
+    if len(wanted) < 2 or any(a >= b for a, b in pairwise(wanted)):
+        raise ValueError(f"times must strictly rise (noise is removed from t0 to t1), got {wanted}")
+    size, grid, kept = (wanted[-1] - wanted[0]) / steps, wanted[:1], set()
+    for a, b in pairwise(wanted):
+        n = max(1, math.ceil((b - a) / size - 1e-6))
+        grid += [a + (b - a) * (k + 1) / n for k in range(n - 1)] + [b]
+        kept.add(len(grid) - 1)
+    return grid, kept
