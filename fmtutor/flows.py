@@ -68,7 +68,7 @@ class ContinuousFlow(torch.distributions.Distribution):
 
     Example:
         >>> from fmtutor.distributions import StandardNormal
-        >>> flow = ContinuousFlow(lambda t, x: x, StandardNormal(1), method="rk4")  # stretches the line by e
+        >>> flow = ContinuousFlow(lambda t, x: x, StandardNormal(1), method="rk4")  # stretches by e
         >>> flow.log_prob(torch.zeros(1, 1)), StandardNormal(1).log_prob(torch.zeros(1, 1)) - 1
         (tensor([-1.9189]), tensor([-1.9189]))
     """
@@ -159,7 +159,8 @@ class ContinuousFlow(torch.distributions.Distribution):
         _validate.finite("value", value)
         events = len(self.event_shape)
         if value.dim() < events or value.shape[value.dim() - events :] != self.event_shape:
-            raise ValueError(f"value must end in the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
+            event, came = tuple(self.event_shape), tuple(value.shape)
+            raise ValueError(f"value must end in the event shape {event}, got {came}")
         x1 = value.reshape(-1, *self.event_shape)
         with self._gradients(x1):
             x0, gathered = self._carry(x1, self.t1, 0.0)

@@ -59,7 +59,7 @@ def conditional_flow_matching_loss(
 
     Example:
         >>> x0, x1 = torch.zeros(4, 2), torch.ones(4, 2)
-        >>> conditional_flow_matching_loss(lambda t, x: 0 * x, AffinePath(), x0, x1)  # every pair moves by 1
+        >>> conditional_flow_matching_loss(lambda t, x: 0 * x, AffinePath(), x0, x1)  # pairs move by 1
         tensor(1.)
     """
     _validate.choice("reduction", reduction, ("mean", "none"))
@@ -128,9 +128,10 @@ def _pairs(
     """The points of all pairs, at times that are given or lean towards t = 1."""
     if t is None:
         n = len(x1) if _validate.floating("x1", x1).dim() else 1
-        dtype = torch.promote_types(x1.dtype, torch.float32)  # of times in half precision, many would be 1
-        left = torch.rand(n, generator=_validate.random(generator), dtype=dtype, device=x1.device) ** 1.5
-        t = (1 - left).clamp(max=1 - 1e-6)  # rounding must not reach t = 1, where some paths have no velocity
+        dtype = torch.promote_types(x1.dtype, torch.float32)  # in half precision many would be 1
+        source = _validate.random(generator)
+        left = torch.rand(n, generator=source, dtype=dtype, device=x1.device) ** 1.5
+        t = (1 - left).clamp(max=1 - 1e-6)  # not 1 by rounding: some paths have no velocity there
     if isinstance(path, AffinePath):
         remember(model, path)
         _say_if_scaled(path, x0)
@@ -164,7 +165,7 @@ def flow_matching_loss(
     Example:
         >>> from fmtutor.distributions import Empirical
         >>> path, point = AffinePath(), Empirical(torch.zeros(1, 2))
-        >>> flow_matching_loss(lambda t, x: -x / (1 - t), path, point, torch.randn(5, 2), t=0.5)  # the exact field
+        >>> flow_matching_loss(lambda t, x: -x / (1 - t), path, point, torch.randn(5, 2), t=0.5)
         tensor(0.)
     """
     _validate.choice("reduction", reduction, ("mean", "none"))

@@ -147,7 +147,12 @@ class AffinePath:
         alpha, sigma, _, _ = self._conditional(t, x, x1)
         return ((alpha * x1 - x) / sigma**2).to(x.dtype)
 
-    def marginal_velocity(self, t: Tensor | float, x: Tensor, target: Target) -> Float[Tensor, "batch *event"]:
+    def marginal_velocity(
+        self,
+        t: Tensor | float,
+        x: Tensor,
+        target: Target,
+    ) -> Float[Tensor, "batch *event"]:
         """`u_t(x) = E[u_t(x | x1) | xt = x]`, the velocity every flow matching model tries to learn, exactly.
 
         Args:

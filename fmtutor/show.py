@@ -80,13 +80,11 @@ def show(obj: Any, *, docstring: bool = False) -> Source:
 
     Example:
         >>> from fmtutor import _validate
-        >>> show(_validate.finite)
-        def finite(name: str, x: Tensor) -> Tensor:
-            floating(name, x)
-            if readable(x) and not torch.isfinite(x).all():
-                bad = int((~torch.isfinite(x)).sum())
-                raise ValueError(f"{name} must be finite, got {bad} NaN or infinite numbers out of {x.numel()}")
-            return x
+        >>> show(_validate.function)
+        def function(name: str, value: Any) -> Any:
+            if not callable(value):
+                raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+            return value
     """
     obj = inspect.unwrap(getattr(obj, "func", obj)) if callable(obj) else obj
     try:

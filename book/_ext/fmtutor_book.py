@@ -7,13 +7,13 @@ names, notebooks to download and to open in Colab, and pages that load nothing f
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import page_features
 from docutils import nodes
 from execute_pages import execute_side_by_side
 from make_notebooks import notebooks
@@ -24,8 +24,6 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
-# The exercise and proof directives give these to every block, and ids are unique.
-SHARED_IDS = {"proof", "proof-content", "exercise-content", "solution-content"}
 COLAB = "https://colab.research.google.com/github/{owner}/blob/main/notebooks/{page}.ipynb"
 
 
@@ -126,38 +124,6 @@ def write_notebooks(app: Sphinx, exception: Exception | None) -> None:
             (folder / name).write_text(content)
 
 
-class Folded(nodes.General, nodes.Element):
-    """A `<details>`: it needs no script, opens when a link points inside it, and prints."""
-
-
-def visit_folded(self: Any, node: Folded) -> None:
-    summary = html.escape(node["summary"])
-    self.body.append(f'<details class="fm-folded fm-folded-{node["kind"]}"><summary>{summary}</summary>\n')
-
-
-def depart_folded(self: Any, node: Folded) -> None:
-    self.body.append("</details>\n")
-
-
-def fold(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Turns every proof, solution and admonition of class `dropdown` into a folded block."""
-    for node in list(doctree.findall(nodes.Element)):
-        classes = node.get("classes", [])
-        node["ids"] = [i for i in node.get("ids", []) if i not in SHARED_IDS]
-        if "dropdown" not in classes:
-            continue
-        summary = "Proof" if "proof" in classes else ""
-        if isinstance(node[0], nodes.title):
-            summary = node.pop(0).astext()
-        elif summary and isinstance(first := next(node.findall(nodes.Text)), nodes.Text):
-            first.parent.replace(first, nodes.Text(first.removeprefix("Proof. ")))
-        if summary:
-            classes.remove("dropdown")
-            folded = Folded(summary=summary, kind=next((c for c in classes if c in {"proof", "solution"}), "note"))
-            node.replace_self(folded)
-            folded.append(node)
-
-
 def resolve_short_name(app: Sphinx, env: BuildEnvironment, node: Any, contnode: nodes.Element) -> Any:
     """Links `AffinePath`, and a class that a public module borrows from a private one, to the page that has it."""
     if node.get("refdomain") != "py":
@@ -188,8 +154,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this."""
     TocTreeCollectorWithStyles.assign_section_numbers = number_chapters
     app.add_config_value("comments_config", {}, "env")  # Jupyter Book sets it even where nothing reads it
-    app.add_node(Folded, html=(visit_folded, depart_folded))
-    app.connect("doctree-resolved", fold)
+    page_features.setup(app)
     app.connect("missing-reference", resolve_short_name)
     app.connect("autodoc-skip-member", skip_aliases)
     app.connect("autodoc-process-docstring", escape_bars)

@@ -72,7 +72,7 @@ def truncated_normal(
 
     Example:
         >>> low, high = torch.tensor([-1.0, 0.0]).double(), torch.tensor([1.0, 9.0]).double()
-        >>> truncated_normal(low, high)[1]  # in the middle; sqrt(2 / pi) = 0.80 from the lower end of an interval of 9
+        >>> truncated_normal(low, high)[1]  # in the middle; sqrt(2 / pi) from the lower end of 9
         tensor([ 0.0000, -0.4113], dtype=torch.float64)
     """
     flip = low + high > 0  # by symmetry, look at every interval from its left

@@ -30,7 +30,7 @@ class Checkerboard(Target):
 
     Example:
         >>> board = Checkerboard()
-        >>> board.entropy(), board.log_prob(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))  # on a dark square, a light one
+        >>> board.entropy(), board.log_prob(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))  # dark, light
         (tensor(3.6765), tensor([-3.6765,    -inf]))
     """
 
@@ -184,7 +184,7 @@ class TwoMoons(_Ridge):
 
     Example:
         >>> moons = TwoMoons()
-        >>> moons.log_prob(torch.tensor([[-1.0, 1.5], [0.0, 0.0]]))  # on the upper moon, and between the two
+        >>> moons.log_prob(torch.tensor([[-1.0, 1.5], [0.0, 0.0]]))  # on a moon, and between the two
         tensor([ -1.1471, -39.0561])
     """
 

@@ -153,7 +153,13 @@ def slider(name: str, label: str, low: float, high: float, step: float | str, va
 
 
 PLAY = '<button type="button" data-fx="button">▶ Play</button>'
-NO_SCRIPT = "<noscript>This figure moves where JavaScript is switched on.</noscript>"
+
+
+def no_script(still: str = "") -> str:
+    """What a page without scripts has in place of controls that do nothing: a picture, and what is missing."""
+    hidden = ".fmtutor-explore :is(canvas, .fx-row, .fx-hint, table) { display: none }"
+    words = "This is one picture of a figure that moves where JavaScript is switched on."
+    return f"<noscript><style>{hidden}</style>{still}<p>{words}</p></noscript>"
 
 
 def encode(numbers: Tensor, dtype: Any) -> str:

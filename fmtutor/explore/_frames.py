@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from fmtutor import _validate
-from fmtutor.explore._figure import NO_SCRIPT, PLAY, Explorable, Picture, img, slider, uri
+from fmtutor.explore._figure import PLAY, Explorable, Picture, img, no_script, slider, uri
 
 
 class Frames(Explorable):
@@ -47,7 +47,7 @@ class Frames(Explorable):
     def markup(self) -> str:
         shown = img(self.pictures[self.start], self.alt)
         control = slider("slider", self.label, 0, len(self.names) - 1, 1, self.start, self.names[self.start])
-        return f'{shown}<div class="fx-row">{PLAY}{control}</div>{NO_SCRIPT}'
+        return f'{shown}<div class="fx-row">{PLAY}{control}</div>{no_script()}'
 
     def data(self) -> dict[str, Any]:
         return {"frames": self.pictures, "names": self.names, "label": self.label, "seconds": self.seconds}
@@ -81,8 +81,8 @@ def frames(
 
     Example:
         >>> import torch
-        >>> frames(lambda t: torch.full((8, 8), t), [0.0, 0.5, 1.0], alt="A grey square that grows lighter")
-        <Frames: A grey square that grows lighter>
+        >>> frames(lambda t: torch.full((8, 8), t), [0.0, 0.5, 1.0], alt="A grey square gets lighter")
+        <Frames: A grey square gets lighter>
     """
     values = list(values)
     if not 0 <= start < len(values):

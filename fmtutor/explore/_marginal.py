@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fmtutor import _validate
-from fmtutor.explore._figure import DATA, GREY, NO_SCRIPT, NOISE, PATH, Explorable, even, slider
+from fmtutor.explore._figure import DATA, GREY, NOISE, PATH, Explorable, even, img, no_script, slider, uri
 from fmtutor.schedules import Linear, Schedule
 
 _T_MAX = 0.99
@@ -89,13 +89,14 @@ class MarginalVelocity(Explorable):
             f'<th scope="col">{name}</th>' for name in ("data point x₁", "weight", "its velocity", "weight × velocity")
         )
         rows = f"<tr>{'<td></td>' * 4}</tr>" * len(self.points)
+        still = img(uri(self.draw(t=t, x=x), "webp", dpi=72), self.alt)
         return (
             '<p class="fx-hint">Move over the plane, or drag the point. A click holds it.</p>'
             f'<canvas data-fx="canvas" class="fx-plane" role="img" aria-label="{html.escape(self.alt)}"></canvas>'
             f'<div class="fx-row">{sliders}</div>'
             f'<table><thead><tr>{head}</tr></thead><tbody data-fx="rows">{rows}</tbody>'
             '<tfoot><tr><td colspan="3">sum: the marginal velocity</td><td data-fx="mean"></td></tr></tfoot></table>'
-            f"{NO_SCRIPT}"
+            f"{no_script(still)}"
         )
 
     def data(self) -> dict[str, Any]:

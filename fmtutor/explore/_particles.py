@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from fmtutor import _validate
-from fmtutor.explore._figure import DATA, NO_SCRIPT, NOISE, PLAY, Explorable, encode, even, slider
+from fmtutor.explore._figure import DATA, NOISE, PLAY, Explorable, encode, even, img, no_script, slider, uri
 
 # Around the picture once: a particle's colour says in which direction it ends, or began.
 _WHEEL = ("#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")
@@ -79,9 +79,10 @@ class Particles(Explorable):
     def markup(self) -> str:
         low, high = self.times[0].item(), self.times[-1].item()
         control = slider("slider", "time t", low, high, "any", low, f"{low:.2f}")
+        still = img(uri(self.draw(t=(low + high) / 2), "webp", dpi=72), self.alt)
         return (
             f'<canvas data-fx="canvas" style="--fx-aspect:{self.aspect:g};cursor:ew-resize" role="img" '
-            f'aria-label="{html.escape(self.alt)}"></canvas><div class="fx-row">{PLAY}{control}</div>{NO_SCRIPT}'
+            f'aria-label="{html.escape(self.alt)}"></canvas><div class="fx-row">{PLAY}{control}</div>{no_script(still)}'
         )
 
     def data(self) -> dict[str, Any]:
@@ -154,7 +155,8 @@ def particles(
     Example:
         >>> x0, x1 = torch.randn(500, 2), torch.randn(500, 2).sign()
         >>> times = torch.linspace(0, 1, 11)
-        >>> particles(torch.stack([torch.lerp(x0, x1, t) for t in times]), times, alt="A cloud splits in four")
+        >>> states = torch.stack([torch.lerp(x0, x1, t) for t in times])
+        >>> particles(states, times, alt="A cloud splits in four")
         <Particles: A cloud splits in four>
     """
     _validate.finite("states", states)

@@ -62,8 +62,10 @@ def is_trained(*things: Any) -> bool:
 
     Example:
         >>> net = nn.Linear(2, 2).eval()
-        >>> is_trained(net), is_trained(lambda t, x: net(x)), is_trained(nn.Sequential(net)), is_trained(net.train())
-        (False, False, False, True)
+        >>> is_trained(net), is_trained(lambda t, x: net(x)), is_trained(nn.Sequential(net))
+        (False, False, False)
+        >>> is_trained(net.train())
+        True
     """
     found, all_seen = look_inside(*things)
     modules = [thing for thing in found if isinstance(thing, nn.Module)]
@@ -80,7 +82,7 @@ def leaves(velocity: Field) -> tuple[Tensor, ...]:
         TypeError: the velocity is no module, nor a partial or a method of one: a function may hide anything.
 
     Example:
-        >>> len(leaves(partial(nn.Linear(2, 2), label=torch.zeros(3, requires_grad=True))))  # weight, bias and label
+        >>> len(leaves(partial(nn.Linear(2, 2), label=torch.zeros(3, requires_grad=True))))
         3
     """
     if isinstance(velocity, nn.Module):
@@ -107,7 +109,7 @@ def moved(thing: Any, *args: Any, **kwargs: Any) -> Any:
 
     Example:
         >>> bound = moved(partial(nn.Linear(2, 2), label=torch.tensor([1, 2])), torch.float64)
-        >>> bound.func.weight.dtype, bound.keywords["label"].dtype  # whole numbers stay whole, as in Module.to
+        >>> bound.func.weight.dtype, bound.keywords["label"].dtype  # whole numbers stay whole
         (torch.float64, torch.int64)
     """
     if isinstance(thing, nn.Module):

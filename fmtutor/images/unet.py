@@ -35,7 +35,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inside: int, outside: int, embedding: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(min(8, inside), inside), nn.GroupNorm(min(8, outside), outside)
+        self.norm1 = nn.GroupNorm(min(8, inside), inside)
+        self.norm2 = nn.GroupNorm(min(8, outside), outside)
         self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
         self.conv2 = nn.Conv2d(outside, outside, 3, padding=1)
         self.modulate = nn.Linear(embedding, 2 * outside)

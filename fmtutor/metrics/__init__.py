@@ -120,15 +120,16 @@ def energy_test(
         _validate.whole("permutations", permutations), n + m, generator=generator, device=home(generator)
     )
     order = torch.cat([torch.arange(n + m)[None], drawn.argsort(1).cpu()]).to(x.device)
-    z = (order < n).T.to(x.dtype)  # one column of labels each; the first is the one we were given
+    z = (order < n).T.double()  # one column of labels each; the first is the one we were given
     zdz, zd, total = torch.zeros_like(z[0]), torch.zeros_like(z[0]), torch.zeros_like(z[0, 0])
     for rows, block in blocks(both, both):
+        block = block.double()  # the sums cancel: what is equal but for rounding must count as equal
         zdz += (z[rows] * (block @ z)).sum(0)
         zd += block.sum(1) @ z[rows]
         total += block.sum()
     between, within = zd - zdz, zdz / (n * (n - 1)) + (total - 2 * zd + zdz) / (m * (m - 1))
     distance = 2 * between / (n * m) - within
-    rounding = 8 * torch.finfo(x.dtype).eps * within[0]
+    rounding = 1e-12 * total / (n * m)
     return float((distance >= distance[0] - rounding).double().mean())
 
 

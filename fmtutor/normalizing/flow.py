@@ -47,7 +47,7 @@ class NormalizingFlow(nn.Module, Distribution):
     Example:
         >>> from fmtutor import AffineCoupling, StandardNormal
         >>> flow = NormalizingFlow(StandardNormal(2), [AffineCoupling(2), AffineCoupling(2, flip=True)])
-        >>> flow.sample((5,)).shape, flow.log_prob(torch.zeros(1, 2))  # new layers change nothing: log(1 / 2 pi)
+        >>> flow.sample((5,)).shape, flow.log_prob(torch.zeros(1, 2))  # still the base: log(1 / 2 pi)
         (torch.Size([5, 2]), tensor([-1.8379], grad_fn=...))
     """
 

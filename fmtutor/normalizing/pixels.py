@@ -78,7 +78,7 @@ def bits_per_dim(log_prob: Float[Tensor, "*shape"], dims: int, levels: int) -> F
     Source: Theis et al. (2016).
 
     Example:
-        >>> bits_per_dim(torch.tensor(0.0), dims=64, levels=16)  # uniform: each of the 64 numbers takes 4 bits
+        >>> bits_per_dim(torch.tensor(0.0), dims=64, levels=16)  # uniform: 4 bits for each number
         tensor(4.)
     """
     _validate.floating("log_prob", log_prob)

@@ -22,7 +22,7 @@ def step(method: str, v: Field, t: Tensor, end: Tensor, x: Tensor) -> Tensor:
 
     Example:
         >>> t, end, x = torch.tensor(0.0), torch.tensor(1.0), torch.tensor([1.0])
-        >>> [round(float(step(method, lambda t, x: -x, t, end, x)), 3) for method in FIXED]  # exp(-1) = 0.368
+        >>> [round(float(step(method, lambda t, x: -x, t, end, x)), 3) for method in FIXED]  # 0.368
         [0.0, 0.5, 0.5, 0.375]
     """
     h = end - t

@@ -71,6 +71,10 @@ def fit(
     Afterwards the model is in evaluation mode and its weights are the running average of those it had during training;
     buffers keep their last value. With `ema=None` the weights are simply the last ones.
 
+    A `checkpoint` folder whose training has finished is only loaded, with a warning. At a constant rate
+    training goes on when more `steps` are asked for; a cosine is drawn for its number of steps and is
+    refused another.
+
     Args:
         model: Module to train in place, on whatever device it is.
         loss: Function without arguments that draws its own batch and returns a scalar to make small.
@@ -87,7 +91,7 @@ def fit(
             states go into checkpoints, beside those of the global generators of all three.
         callback: Called with the number of finished steps every `log_every` steps and after the last one. The model is
             then as `fit` would leave it: averaged, in evaluation mode. A dict of numbers that it returns goes into
-            `History.logged`; if it raises StopIteration, training ends there.
+            `History.logged`; if it raises StopIteration (as `next` does at the end of a loader), training ends there.
         checkpoint: Folder for checkpoints. Where it holds one already, training goes on from there, and on a CPU it
             arrives at the same bits as if it had never stopped, as long as every draw comes from a generator named
             above. The place of a DataLoader in its data is not kept, nor what a callback keeps for itself.
@@ -105,9 +109,6 @@ def fit(
         OSError: A checkpoint could not be written; the model is ready for use all the same.
         KeyboardInterrupt: Ctrl-C, in a program. At a prompt or in a notebook `fit` warns and returns what there is.
             Both end the step at hand, write a checkpoint and leave the model ready for use; a second one does not wait.
-
-    A folder whose training has finished is only loaded, with a warning. At a constant rate it goes on when more
-    `steps` are asked for; a cosine is drawn for its number of steps and is refused another.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -155,7 +156,8 @@ def fit(
     optim = _validate.function("optimizer", optimizer)(parameters, lr=lr)
     run = Run(model, optim, settings, rates, generators, checkpoint)
     model.train()
-    with few_threads(parameters, threads), run.under_way(), _bar(progress, run.step, steps) as bar:
+    bar = _bar(progress, run.step, steps)
+    with few_threads(parameters, threads), run.under_way(), bar:
         for step in run.remaining():
             value = update(loss, parameters, optim, run.rates[step], clip)
             if ema:
@@ -178,19 +180,20 @@ def update(
     Example:
         >>> weight = nn.Parameter(torch.tensor(3.0))
         >>> update(lambda: weight**2, [weight], torch.optim.SGD([weight], lr=1.0), lr=0.5, clip=None)
-        tensor(9., grad_fn=<PowBackward0>)
+        tensor(9.)
         >>> weight.item()
         0.0
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
     value = _scalar(loss())
+    before = value.detach().clone()  # for it may be a weight itself
     optimizer.zero_grad()
     value.backward()
     if clip is not None:
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
-    return value
+    return before
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: float, schedule: str) -> float:

@@ -81,7 +81,7 @@ class Run:
         """Keep the loss of a finished step, without looking at it."""
         if all(p.grad is None for p in self.parameters):
             raise ValueError("loss must depend on the model, but no parameter of the model received a gradient from it")
-        self.pending.append(loss.detach().clone())
+        self.pending.append(loss)
 
     def look(self) -> float:
         """The latest loss; here, and nowhere else, training waits for the device.

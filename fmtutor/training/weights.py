@@ -59,7 +59,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
             weights of the newest checkpoint (the latest ones where training ran without averaging).
 
     Returns:
-        The notes given to `save_weights`, or `{"step": ...}` of the checkpoint.
+        The notes given to `save_weights`; of a checkpoint, its `step`.
 
     Raises:
         FileNotFoundError: There is no such file, or no checkpoint in the folder.

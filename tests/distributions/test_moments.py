@@ -261,8 +261,11 @@ def test_everything_known_of_half_precise_numbers(name: str, dtype: torch.dtype)
 
 
 def test_probabilities_and_curves_keep_their_digits_in_half_precision() -> None:
-    many = GaussianMixture(torch.randn(1000, 2), 0.1, torch.rand(1000)).to(torch.bfloat16)
-    assert many.weights.sum().item() == pytest.approx(1, abs=1e-6)
+    many = GaussianMixture(torch.randn(1000, 2), 0.1, torch.rand(1000))
+    half = many.to(torch.bfloat16)
+    assert half.weights.equal(many.weights)
+    assert half.weights.double().sum().item() == pytest.approx(1, abs=1e-6)
+    assert many.weights.bfloat16().double().sum().item() != pytest.approx(1, abs=1e-6)
     moons = TwoMoons()
     x = moons.sample((100,))
     torch.testing.assert_close(moons.to(torch.bfloat16).to(F64).log_prob(x.double()), moons.log_prob(x.double()))
@@ -278,6 +281,16 @@ def test_single_precision_posteriors_are_those_of_double_rounded_once() -> None:
     torch.testing.assert_close(
         data.noised_log_prob(x, alpha, sigma), data.to(F64).noised_log_prob(x.double(), alpha, sigma).float()
     )
+    two = torch.tensor([[1000.0, 0.0], [1000.0 + 2.0**-9, 1e-3]])  # the first number tells, the second shows it
+    seen = 0.9999 * two.repeat(8, 1) + torch.linspace(-1e-3, 1e-3, 16)[:, None]
+
+    def by_hand(x: Tensor, means: Tensor) -> Tensor:
+        score = (-0.5 * ((x[:, None] - 0.9999 * means) / 0.001) ** 2).sum(2)
+        return means[1, 1] * torch.sigmoid(score[:, 1] - score[:, 0])
+
+    shown, exact = Empirical(two).posterior_mean(seen, 0.9999, 0.001)[:, 1], by_hand(seen.double(), two.double())
+    torch.testing.assert_close(shown.double(), exact, rtol=1e-6, atol=0)
+    assert (by_hand(seen, two) / exact - 1).abs().max() > 1e-2
     thick = GaussianMixture(data.means, 0.01).to(F64)
     with mp.workdps(40):  # the whole mixture once in forty digits
         at, means = x[0].tolist(), data.means.tolist()

@@ -240,3 +240,13 @@ STATES, TIMES = cloud()
 def test_bad_input_is_named(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_reader_without_scripts_sees_a_picture_and_is_told_what_is_missing(name: str) -> None:
+    page = FIGURES[name]().html()
+    without = re.search(r"<noscript>(.*?)</noscript>", page, re.DOTALL)
+    assert without is not None
+    assert "JavaScript" in without[1]
+    still = without[1] if "<canvas" in page else page.replace(without[0], "")
+    assert len(re.findall(r'<img [^>]*src="data:image/(?:webp|png|svg)[^"]{100,}"', still)) == 1

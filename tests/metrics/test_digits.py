@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from fmtutor import AffinePath, Checkerboard, StandardNormal, metrics
+from fmtutor.metrics.distances import blocks, samples
 from fmtutor.metrics.estimates import estimate
 
 F64 = torch.float64
@@ -69,6 +70,8 @@ def test_distances_far_from_the_origin(dim: int, far: float, clusters: bool) -> 
     between, first, second = means(plain, x, y, kernel)
     truth = first + second - 2 * between
     assert metrics.mmd(x, y, 3 * math.sqrt(dim)) == pytest.approx(truth, abs=1e-5)
+    each = torch.cat([block for _, block in blocks(*samples(x, y))]).double()
+    torch.testing.assert_close(each, plain(x, y), rtol=1e-6, atol=1e-7 * far + 1e-6)  # a coordinate is that exact
     if far == 1000 and dim > 16:
         assert (by_product(x, y) - plain(x, y)).abs().max() > 0.02
         assert clusters or abs(energy(by_product, x, y) - energy(plain, x, y)) > 3e-5 * size
@@ -113,10 +116,25 @@ def test_samples_in_half_precision_are_measured_as_the_numbers_they_are(dtype: t
         assert metric(x, y) == pytest.approx(metric(x.double(), y.double()), rel=1e-4)
     for metric in (metrics.energy_test, metrics.sliced_wasserstein):
         assert metric(x, y, generator=seeded()) == metric(x.float(), y.float(), generator=seeded())
-    t = torch.linspace(0, 1, 17)
-    states = (10 + t[:, None] ** 2 * torch.randn(1, 30, generator=seeded())).to(dtype)
+    states, t = 10 * torch.randn(9, 30, generator=seeded()).to(dtype), torch.linspace(0, 1, 9)
     exact = metrics.straightness(states.double(), t.double())
-    assert metrics.straightness(states, t.to(dtype)) == pytest.approx(exact, rel=1e-4)
+    assert metrics.straightness(states, t.to(dtype)) == pytest.approx(exact, rel=1e-5)
+
+
+def test_relabellings_that_mean_the_same_count_as_equal() -> None:
+    """Of six points, one relabelling in ten is the given one or its mirror: equal, though sums may round otherwise."""
+    orders = torch.rand(499, 6, generator=seeded(7)).argsort(1)
+    given = [True] * 3 + [False] * 3  # the first three together, on either side
+    as_large = sum(((order < 3) == (order[0] < 3)).tolist() == given for order in orders)
+    for seed in range(20):
+        x, y = torch.randn(3, 3, generator=seeded(seed)), 8 + torch.randn(3, 3, generator=seeded(seed + 100))
+        if seed == 0:  # by the definition, in a loop
+            both = torch.cat([x, y])
+            large = [energy(plain, both[o < 3], both[o >= 3]) > energy(plain, x, y) - 1e-6 for o in orders]
+            assert sum(large) == as_large > 20
+        for a, b in ((x, y), (x.double() / 3, y.double() / 3)):  # sums of the first are exact, of the second rounded
+            found = metrics.energy_test(a, b, 499, generator=seeded(7))
+            assert found == pytest.approx((1 + as_large) / 500)
 
 
 def test_the_error_of_a_field_in_half_precision() -> None:
@@ -172,5 +190,6 @@ def test_the_standard_error_is_that_of_a_sample() -> None:
     assert found == pytest.approx((3.0, math.sqrt(7 / 3)))
     assert found.error == pytest.approx(statistics.stdev([1, 2, 6]) / math.sqrt(3))
     assert found.error != pytest.approx(statistics.pstdev([1, 2, 6]) / math.sqrt(3), rel=0.1)
+    assert estimate(torch.tensor([2.0**24, 1.0, 1.0, 1.0])).value == 2.0**22 + 0.75  # no number of float32
     many = estimate(1000 + 1e-3 * torch.randn(1000, generator=seeded()))  # in float64, so that 1000 takes no digits
     assert many.error == pytest.approx(1e-3 / math.sqrt(1000), rel=0.1)

@@ -158,6 +158,25 @@ def test_a_resumed_training_says_how_much_of_it_is_old(tmp_path: Path, recwarn: 
     assert not recwarn.list
 
 
+def test_time_adds_up_without_the_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that moves by one second a step, and by an hour between kill and resume."""
+    now = 0.0
+
+    def tick(step: int) -> None:
+        nonlocal now
+        now += 1
+
+    def tick_and_die(step: int) -> None:
+        tick(step)
+        kill_at(36)(step)
+
+    monkeypatch.setattr(run_module.time, "perf_counter", lambda: now)
+    with pytest.raises(InterruptedError):
+        run(tmp_path, tick_and_die)
+    now += 3600
+    assert run(tmp_path, tick)[1].seconds == 60
+
+
 CONSTANT = {"schedule": "constant", "log_every": 10, "steps": 60}
 
 

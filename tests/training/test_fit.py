@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,16 @@ def test_history_has_the_rates_that_the_optimizer_saw() -> None:
     constant = quiet(model, loss, steps=50, lr=0.1, warmup=0.2, schedule="constant").learning_rates
     assert (constant[10:] == 0.1).all()
     assert constant[:2].tolist() == pytest.approx([0.01, 0.02])
+
+
+def test_every_group_of_an_optimizer_has_the_rate() -> None:
+    model = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in range(2)])
+
+    def grouped(parameters, lr):
+        return torch.optim.SGD([{"params": [p]} for p in parameters], lr=123.0)
+
+    history = quiet(model, lambda: -model[0] - model[1], steps=20, lr=0.1, ema=None, optimizer=grouped)
+    assert model[0].item() == model[1].item() == pytest.approx(history.learning_rates.sum().item(), rel=1e-5)
 
 
 # --- average of the weights -------------------------------------------------------------------------------------------
@@ -350,3 +362,18 @@ def test_progress_never_litters(shown, variable, monkeypatch: pytest.MonkeyPatch
     fit(model, regression(model), steps=20, log_every=5, progress=shown)
     fit(model, regression(model), steps=20, log_every=5)  # standard error is not a terminal here
     assert capfd.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("variable", "shown"), [("", True), ("1", False)])
+def test_somebody_who_watches_sees_a_bar_unless_it_is_turned_off(variable, shown, monkeypatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", variable)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    model = net()
+    fit(model, regression(model), steps=20, log_every=5)
+    assert ("20/20" in sys.stderr.getvalue()) == ("loss " in sys.stderr.getvalue()) == shown
+    assert bool(sys.stderr.getvalue()) == shown
