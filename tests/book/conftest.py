@@ -21,13 +21,7 @@ def desktop(browser: Any) -> Iterator[Visit]:
         yield visit
 
 
-@pytest.fixture(scope="session")
-def phone(browser: Any) -> Iterator[Visit]:
-    with Visit(browser, width=390, scheme="dark") as visit:
-        yield visit
-
-
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="session", params=PAGES)
 def on_desktop(request: pytest.FixtureRequest, browser: Any) -> Iterator[Visit]:
     """Each page at 1280 pixels, 15 of which a scroll bar takes in many browsers; nothing is left folded."""
     with Visit(browser, width=1265) as visit:
@@ -36,9 +30,9 @@ def on_desktop(request: pytest.FixtureRequest, browser: Any) -> Iterator[Visit]:
         yield visit
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="session", params=PAGES)
 def on_phone(request: pytest.FixtureRequest, browser: Any) -> Iterator[Visit]:
-    with Visit(browser, width=390) as visit:
+    with Visit(browser, width=390, scheme="dark") as visit:
         visit.open(HTML / request.param)
         visit.unfold()
         yield visit

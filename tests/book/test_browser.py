@@ -23,24 +23,19 @@ RAW_MATH = r"""() => [...document.querySelectorAll('article .math')].filter(
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_whole_without_a_network(desktop: Visit, name: str) -> None:
-    page = desktop.open(HTML / name)
-    assert page.evaluate(RAW_MATH) == [], "a formula is not set"
-    assert "\\(" not in page.inner_text("body")
-    assert desktop.requests == [], "the page asks the network for something"
-    assert desktop.errors == []
+def test_a_page_is_whole_without_a_network(on_desktop: Visit) -> None:
+    assert on_desktop.page.evaluate(RAW_MATH) == [], "a formula is not set"
+    assert "\\(" not in on_desktop.page.inner_text("body")
+    assert on_desktop.requests == [], "the page asks the network for something"
+    assert on_desktop.errors == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_phone(phone: Visit, name: str) -> None:
-    page = phone.open(HTML / name)
-    for folded in page.query_selector_all("article details:not([open])"):
-        folded.evaluate("fold => fold.open = true")
+def test_a_page_fits_a_phone(on_phone: Visit) -> None:
+    page = on_phone.page
     wide = "() => [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > 391)"
     names = page.evaluate(f"() => ({wide})().slice(0, 5).map(e => e.outerHTML.slice(0, 90))")
     assert page.evaluate(SIDEWAYS) <= 0, names
-    assert phone.errors == []
+    assert on_phone.errors == []
 
 
 FIGURE = ".fmtutor-explore"
