@@ -57,7 +57,7 @@ def as_velocity(model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, pre
 
     Example:
         >>> path, x = AffinePath(), torch.tensor([[0.5]])
-        >>> as_velocity(lambda t, x: 0 * x, path, predict="data")(0.5, x)  # data at 0: straight towards it
+        >>> as_velocity(lambda t, x: 0 * x, path, predict="data")(0.5, x)  # straight towards 0
         tensor([[-1.]])
     """
     return Converted(model, path, predict, "velocity")
@@ -192,7 +192,8 @@ def ancestral(
     Source: Ho et al. (2020), equation 7; Song, Meng and Ermon (2021), DDIM, equations 12 and 16.
 
     Example:
-        >>> ends = ancestral(lambda t, x: torch.ones_like(x), AffinePath(), torch.randn(3, 1), steps=4, eta=0.0)
+        >>> x0 = torch.randn(3, 1)
+        >>> ends = ancestral(lambda t, x: torch.ones_like(x), AffinePath(), x0, steps=4, eta=0.0)
         >>> ends.x.flatten(), ends.nfe
         (tensor([1., 1., 1.]), 4)
     """

@@ -105,7 +105,7 @@ def prediction_loss(
 
     Example:
         >>> x0, x1 = torch.ones(4, 2), torch.zeros(4, 2)
-        >>> prediction_loss(lambda t, x: 0 * x, AffinePath(), x0, x1, t=0.5, predict="score")  # (1 / 0.5)^2
+        >>> prediction_loss(lambda t, x: 0 * x, AffinePath(), x0, x1, t=0.5, predict="score")  # 1 / 0.5^2
         tensor(4.)
     """
     _validate.choice("predict", predict, PREDICTIONS), _validate.kind("path", path, AffinePath)
