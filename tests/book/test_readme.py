@@ -38,6 +38,12 @@ def test_the_landing_page_runs_the_same_program() -> None:
     assert "```python" not in page  # what is shown is what runs
 
 
+def test_every_file_that_the_readme_links_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_what_is_planned_is_what_is_missing() -> None:
     written = {int(number) for number in re.findall(r"file: (\d\d)_", (ROOT / "_toc.yml").read_text())}
     for text in (README, (ROOT / "book" / "index.md").read_text()):
