@@ -123,3 +123,32 @@ def test_the_flow_of_the_exact_field_is_the_target_in_nats() -> None:
     assert (by_flow - truth).abs().median() < 1e-3
     assert abs(float((by_flow - truth).mean())) < 1e-2
     assert abs(float((by_flow + board.entropy()).mean())) < 0.2  # 5 % of noise moves little across the edges
+
+
+def test_a_field_may_satisfy_the_continuity_equation_and_lose_its_points() -> None:
+    """u = 1 + x^2 and a Cauchy density: nothing changes at any place, and 1 / pi of the points are gone before t = 1.
+
+    So the theorems of chapters 2 and 3 ask that trajectories last. The fields of our paths have a finite mean speed.
+    """
+    cauchy = torch.distributions.Cauchy(torch.tensor(0.0).double(), 1.0)
+    x = torch.linspace(-30, 30, 301, dtype=torch.float64).requires_grad_()
+    flux = cauchy.log_prob(x).exp() * (1 + x**2)
+    assert torch.autograd.grad(flux.sum(), x)[0].abs().max() < 1e-12  # and p does not depend on t
+    stays = torch.tan(torch.atan(torch.tensor([-1.0], dtype=torch.float64)) + 0.9)
+    moved = solve(lambda t, x: 1 + x**2, torch.tensor([[-1.0]], dtype=torch.float64), t1=0.9, method="rk4", steps=100)
+    assert torch.allclose(moved.x[0], stays, atol=1e-8)  # x_t = tan(t + atan x0)
+    escaped = (cauchy.sample((100_000,)).atan() + 1 > torch.pi / 2).double().mean()
+    assert abs(escaped - 1 / torch.pi) < 5 * 0.4656 / 100_000**0.5
+    with pytest.raises(ValueError, match="led to NaN or infinity"):
+        solve(lambda t, x: 1 + x**2, torch.tensor([[1.0]], dtype=torch.float64), method="rk4", steps=2000)
+
+
+@pytest.mark.parametrize("t", [0.2, 0.6, 0.9])
+def test_the_mean_speed_of_the_marginal_field_is_at_most_that_of_the_pairs(t: float) -> None:
+    """Jensen's inequality, which keeps the points of our paths from running away: `E|u_t(xt)| <= E|x1 - x0|`."""
+    board = target_of("board")
+    x0, x1 = NOISE.sample((4000,)), board.sample((4000,))
+    _, xt, ut = AffinePath().sample(x0, x1, t)
+    marginal = exact("board")(torch.tensor(t), xt).norm(dim=1)
+    gap = ut.norm(dim=1) - marginal
+    assert gap.mean() > 5 * gap.std() / 4000**0.5
