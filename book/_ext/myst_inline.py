@@ -145,6 +145,7 @@ class Inline:
                 entry.fields.get("journal")
                 or entry.fields.get("booktitle")
                 or entry.fields.get("howpublished")
+                or entry.fields.get("publisher")
                 or "arXiv preprint"
             )
             title = f"[{title}]({link(entry)})" if link(entry) else title

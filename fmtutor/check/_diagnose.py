@@ -170,7 +170,7 @@ def _shape_or_nan(given: list[Tensor], wanted: list[Tensor]) -> str | None:
 def _axes(given: Tensor, wanted: Tensor) -> str:
     """What probably happened to the axes."""
     if given.dim() == 0:
-        return ": is there a `.sum()` or `.mean()` too many"
+        return ": a `.sum()` or `.mean()` may be too many"
     if given.shape == (*wanted.shape, 1):
         return ": one axis too many, at the end"
     if given.shape == (*wanted.shape, *wanted.shape):
@@ -250,8 +250,10 @@ def _largest_error(given: list[Tensor], wanted: list[Tensor], truth: Any, points
     error = (g - w).flatten()[flat].abs().item()
     head = f"Right at {int(right.sum())} of {len(right)} places, and off" if right.any() else "Off"
     if all(_close(a, b, size, 0.03).all() for a, b in zip(given, wanted, strict=True)):
-        head = "Very close: is something in it rounded, cut off, or kept away from zero? Yours is off"
-    values = f"yours is {g.flatten()[flat].item():.4g}, right is {w.flatten()[flat].item():.4g}"
+        head = "Very close: is something in it rounded, cut off, kept from zero, or solved with few steps? Yours is off"
+    mine, right_one = g.flatten()[flat].item(), w.flatten()[flat].item()
+    digits = next((d for d in range(4, 9) if f"{mine:.{d}g}" != f"{right_one:.{d}g}"), 9)
+    values = f"yours is {mine:.{digits}g}, right is {right_one:.{digits}g}"
     arguments = [(n, a) for n, a in zip(names(truth), points[call], strict=False) if not callable(a)]
     if g.dim() == 0 and any(torch.as_tensor(a).numel() > 4 for _, a in arguments):  # no place: one number for them all
         return f"{head} by up to {error:.3g}: {values}."

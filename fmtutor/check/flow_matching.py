@@ -166,7 +166,10 @@ _TWO_POINTS = {
     "The way that is left is multiplied by the time. The less time there is, the faster it must go: divide.": (
         lambda t, x: (_MEAN(t, x) - x) * (1 - t)
     ),
-    "The brackets are missing: mean less `x`, and all of that over `1 - t`.": lambda t, x: _MEAN(t, x) - x / (1 - t),
+    "The brackets are missing: mean less `x`, and all of that over `1 - t`.": (
+        lambda t, x: _MEAN(t, x) - x / (1 - t),
+        lambda t, x: _MEAN(t, x) / (1 - t) - x,
+    ),
     "That is the conditional velocity of one point. The mean over both, under their weights, is asked for.": (
         _toward(lambda t, x: torch.ones_like(x)),
         _toward(lambda t, x: -torch.ones_like(x)),

@@ -23,8 +23,8 @@ _DIVERGENCES = {
     "This differentiates each component by the *other* coordinate: that is the other diagonal of the Jacobian.": (
         _of(lambda a, b: a + a.cos())
     ),
-    "Both diagonal entries are there, but they are added, not multiplied or subtracted: the product less the other "
-    "product is the determinant.": (
+    "Both diagonal entries are there. Add them, instead of multiplying or subtracting: the product less the other "
+    "product would be the determinant.": (
         _of(lambda a, b: 2 * b**2 - a * a.cos()),
         _of(lambda a, b: 2 * b**2),
         _of(lambda a, b: -b),
@@ -106,8 +106,10 @@ _STRETCHED = {
         _moved(lambda x, a: x * torch.exp(a), lambda a, d: -a * d)
     ),
     "That is one Euler step back, `x - a x`. The way back is the exact solution, `exp(-a) x`.": (
-        _moved(lambda x, a: x - a * x),
-        _moved(lambda x, a: x / (1 + a)),
+        _moved(lambda x, a: x - a * x)
+    ),
+    "That undoes one Euler step forwards, `x + a x`. The exact solution is undone by `exp(-a) x`.": (
+        _moved(lambda x, a: x / (1 + a))
     ),
     "A velocity `a x` stretches, and does not shift: `x` came from `exp(-a) x`, not from `x - a`.": (
         _moved(lambda x, a: x - a)
@@ -200,8 +202,8 @@ _VARIANCES = {
     "That is the variance with normal probes, for a symmetric J. With signs the diagonal does not vary, and what "
     "counts is `J_ij + J_ji`.": lambda j: 2 * j.square().sum(),
     "Each pair i < j is counted twice here.": lambda j: _off_diagonal(j + j.T).square().sum(),
-    "The mean of `J` and its transpose has half of `J_ij + J_ji`, and a square makes a quarter of that: each pair is "
-    "missing a factor.": (
+    "A factor of 2 or 4 is missing: `2 sum S_ij^2` over all i != j counts each pair of entries twice, and takes `S_ij` "
+    "as the mean of `J_ij` and `J_ji`.": (
         lambda j: 0.5 * _variance(j),
         lambda j: 0.25 * _variance(j),
     ),

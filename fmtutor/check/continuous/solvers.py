@@ -201,7 +201,7 @@ def solver_order(answer: Any) -> str | None:
 @exercise(
     chapter=2,
     number=6,
-    right="Right: it compares two looks at the field, and noise that is new at each look never gets smaller.",
+    right="Right: it compares two looks at the field, and new noise at each look falls no faster than the step.",
 )
 def fresh_probes(answer: Any) -> str | None:
     """Say why an adaptive solver must keep its probes for the whole solve."""

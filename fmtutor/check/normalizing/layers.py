@@ -42,6 +42,9 @@ _INVERSES = {
     "Undo the last step first: subtract the shift, then divide by the scale.": _undo(
         lambda b, s, t: b * torch.exp(-s) - t
     ),
+    "Log-scale and shift are exchanged: subtract `shift(a)`, then divide by `exp(log_scale(a))`.": _undo(
+        lambda b, s, t: (b - s) * torch.exp(-t)
+    ),
     "That multiplies by the scale once more; divide by it: `exp(-log_scale)`.": _undo(
         lambda b, s, t: (b - t) * torch.exp(s)
     ),

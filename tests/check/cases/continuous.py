@@ -95,8 +95,12 @@ CASES = {
             (lambda x, a: _back(x, a, -1.0) - a * x.shape[1], "forwards once more"),
             (lambda x, a: torch.exp(_back(x, a) - a * x.shape[1]), "its logarithm is wanted"),
             (lambda x, a: _back(x, 0 * a), "Nothing has moved"),
+            (lambda x, a: torch.distributions.Normal(0, 1).log_prob(x / (1 + a)).sum(1) - a * x.shape[1], "undoes one"),
             (lambda x, a: _back(x, a, -1.0) + a * x.shape[1], "followed dx/dt = -a x"),
-            (lambda x, a: torch.distributions.Normal(0, 1).log_prob(x * (1 - a)).sum(1) - a * x.shape[1], "Euler step"),
+            (
+                lambda x, a: torch.distributions.Normal(0, 1).log_prob(x * (1 - a)).sum(1) - a * x.shape[1],
+                "Euler step back",
+            ),
             (lambda x, a: torch.distributions.Normal(0, 1).log_prob(x - a).sum(1) - a * x.shape[1], "does not shift"),
             (lambda x, a: _back(x, a) - torch.exp(a * x.shape[1]), "grows by `exp(a d)`"),
             (lambda x, a: _back(x, a / 2) - a * x.shape[1] / 2, "one for the other"),
@@ -192,7 +196,7 @@ CASES = {
             (lambda j: 2 * j.diagonal().square().sum(), "that does not vary"),
             (lambda j: (j - j.T).square().sum() / 2, "plus is a minus"),
             (lambda j: _all_signs(j, 1), "not by one less"),
-            (lambda j: _pairs(j) / 2, "missing a factor"),
+            (lambda j: _pairs(j) / 2, "factor of 2 or 4"),
             (_simulated, "draws random numbers"),
         ],
         [

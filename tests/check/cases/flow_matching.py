@@ -82,7 +82,7 @@ CASES = {
             (lambda t, x: _MEAN(t, x) * (1 - t) ** 2, "multiplied by the time"),
             (lambda t, x: 2 * _weight(t, x) - 1 - x / (1 - t), "brackets are missing"),
             (_toward(lambda t, x: 1), "of one point"),
-            (lambda t, x: _MEAN(t, x).mean(), "`.mean()` too many"),
+            (lambda t, x: _MEAN(t, x).mean(), "`.mean()` may be too many"),
         ],
         [
             _MEAN,

@@ -67,7 +67,7 @@ CASES = {
             (lambda x: -(x.log() ** 2) - 0.5 * math.log(2 * math.pi) - x.log(), "half is missing"),
             (lambda x: NORMAL.log_prob(x.log()) - 2 * x.log(), "counted twice"),
             (lambda x: LogNormal(0.0, 1.0).log_prob(x.clamp(max=6)), "Right at"),
-            (lambda x: LogNormal(0.0, 1.0).log_prob(x).mean(), "`.mean()` too many"),
+            (lambda x: LogNormal(0.0, 1.0).log_prob(x).mean(), "`.mean()` may be too many"),
         ],
         [
             lambda numbers: scipy.stats.lognorm.logpdf(numbers.numpy(), 1.0),
@@ -82,6 +82,7 @@ CASES = {
             (_inverse(lambda b, s, t: b * (-s).exp() - t), "last step first"),
             (_inverse(lambda b, s, t: (b - t) * s.exp()), "multiplies by the scale"),
             (_inverse(lambda b, s, t: (b - t) / s), "is a logarithm"),
+            (_inverse(lambda b, s, t: (b - s) / t.exp()), "are exchanged"),
             (_inverse(lambda b, s, t: (b + t) / s.exp()), "That adds the shift"),
             (_inverse(lambda b, s, t: (b - t) / s.exp(), lambda a, b: b), "you gave them the second"),
             (_inverse(lambda b, s, t: b * s.exp() + t), "goes forwards"),
