@@ -98,15 +98,17 @@ def truncated_sample(
         >>> round(9 * place.mean().item(), 1)  # sqrt(2 / pi) = 0.80
         0.8
     """
+    dtype, low, high = low.dtype, low.double(), high.double()  # float32 has no numbers for the mass of a far tail
     u = torch.rand(low.shape, generator=generator, dtype=low.dtype, device=low.device)
     flip = low + high > 0  # by symmetry, look at every interval from its left, where small masses keep their digits
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    below, above = torch.special.ndtr(low), torch.special.ndtr(high)
+    # Phi by erfc: torch's `ndtr` is (1 + erf) / 2, which has lost its digits at -8
+    below, above = (0.5 * torch.erfc(end / -math.sqrt(2)) for end in (low, high))
     place = ((torch.special.ndtri(below + u * (above - below)) - low) / (high - low)).clamp(0, 1)
     far = (above < 1e-200) | (high - low < 1e-6)  # so far out, or so narrow, that these numbers lose their digits
     if far.any():
         place[far] = _by_halves(u[far], low[far], high[far])
-    return torch.where(flip, 1 - place, place)
+    return torch.where(flip, 1 - place, place).to(dtype)
 
 
 def _by_halves(u: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ class Checkerboard(Target):
         edge = self.size * (torch.cat([square // 4, square % 4], 1) - 2).to(at)
         low, width = (alpha * edge - at) / sigma, alpha * self.size / sigma
         place = truncated_sample(low, low + width, generator)  # of -x0, between 0 and 1 across the square
-        return (edge + self.size * place).to(x.dtype)
+        border = 4 * torch.finfo(x.dtype).eps  # as in `_draw`: rounding would lift some onto the next square
+        return (edge + self.size * place.clamp(border, 1 - border)).to(x.dtype)
 
     def noised_log_prob(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Float[Tensor, " batch"]:
         return torch.logsumexp(self._squares(*self._seen(x, alpha, sigma))[0].flatten(1), 1)

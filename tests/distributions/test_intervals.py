@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import mpmath as mp
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from reference import sides
+from scipy.stats import norm
 from torch import Tensor
 
-from fmtutor.distributions.intervals import truncated_normal
+from fmtutor import Checkerboard
+from fmtutor.distributions.intervals import truncated_normal, truncated_sample
 
 F64 = torch.float64
 
@@ -121,3 +125,124 @@ def test_tangents_of_a_shift_are_minus_the_mean_and_what_a_difference_says() -> 
             a, b = mp.mpf(float(low[i])), mp.mpf(float(high[i]))
             truth = float((exact(a + h, b + h)[1] - exact(a - h, b - h)[1]) / (2 * h))
         assert moved[i].item() == pytest.approx(truth, rel=1e-7, abs=1e-10)
+
+
+# Draws
+
+CHANCE = math.sqrt(math.log(2e5) / 2)  # over sqrt(n): what a distance exceeds once in a hundred thousand right samples
+
+
+def drawn_apart(place: Tensor, low: float, high: float) -> float:
+    """The Kolmogorov-Smirnov distance of places between two ends from the truncated normal, in mpmath."""
+    low_, high_ = (mp.mpf(low), mp.mpf(high)) if low + high <= 0 else (mp.mpf(-high), mp.mpf(-low))
+    place = (place if low + high <= 0 else 1 - place).double().sort().values  # looked at from the left, as `exact`
+    index = torch.linspace(0, len(place) - 1, 60).long()  # a few places are enough: both are monotone
+    with mp.workdps(60):
+        density = lambda z: mp.ncdf(z) / mp.npdf(high_)  # noqa: E731
+        total = density(high_) - density(low_)
+        share = [(density(low_ + (high_ - low_) * mp.mpf(place[i].item())) - density(low_)) / total for i in index]
+    exact_share = torch.tensor([float(s) for s in share], dtype=F64)
+    return float(((index + 0.5) / len(place) - exact_share).abs().max())
+
+
+DRAWN = [  # in both tails and across, narrow and wide, on both sides of every seam
+    *[
+        (-1.0, 1.0),
+        (-0.5, 3.0),
+        (0.0, 9.0),
+        (-60.0, 60.0),
+        (-4.0, -3.0),
+        (3.0, 4.0),
+        (8.0, 9.0),
+        (-9.0, -8.2),
+        (-38.0, -9.0),
+    ],
+    *[(-15.0, -14.0), (14.0, 15.0), (-29.8, -29.0), (30.5, 31.0), (-45.0, -35.0), (40.0, 41.0), (-1e3, -998.0)],
+    *[(0.3, 0.3 + 2e-3), (-7.0, -7.0 + 2e-3), (20.0, 20.125), (-1e3, -1e3 + 2**-7), (5e3, 5e3 + 2**-9)],
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(("low", "high"), DRAWN)
+def test_a_draw_has_the_truncated_law(low: float, high: float, dtype: torch.dtype) -> None:
+    n = 20_000
+    a, b = torch.full((n,), low, dtype=dtype), torch.full((n,), high, dtype=dtype)
+    place = truncated_sample(a, b, torch.Generator().manual_seed(0))
+    assert place.dtype == dtype
+    assert ((place >= 0) & (place <= 1)).all()
+    assert drawn_apart(place, a[0].item(), b[0].item()) < CHANCE / math.sqrt(n)
+
+
+@pytest.mark.parametrize("width", [1e-9, 1e-6, 1e-5])
+@pytest.mark.parametrize("low", [0.3, -7.0])
+def test_a_draw_from_a_thin_interval_is_even(low: float, width: float) -> None:
+    ends = torch.full((20_000,), low, dtype=F64)
+    place = truncated_sample(ends, ends + width, torch.Generator().manual_seed(0)).sort().values
+    even = (torch.arange(20_000, dtype=F64) + 0.5) / 20_000
+    assert (place - even).abs().max() < CHANCE / math.sqrt(20_000)
+    assert len(place.unique()) > 19_900  # and it keeps its digits: few draws fall together
+    ends = torch.zeros(100, dtype=F64)  # of no width at all, as where alpha is 0
+    assert 0.3 < truncated_sample(ends, ends).mean() < 0.7
+
+
+def _one_branch(low: Tensor, high: Tensor, u: Tensor) -> Tensor:
+    """The textbook inversion, with nothing done for the tails."""
+    below, above = torch.special.ndtr(low), torch.special.ndtr(high)
+    return ((torch.special.ndtri(below + u * (above - below)) - low) / (high - low)).nan_to_num(0.5).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "low", "high"),
+    [
+        (lambda a, b, u: u, -1.0, 1.0),  # even
+        (lambda a, b, u: 1 - _one_branch(a, b, u), -4.0, -3.0),  # from the other side
+        (_one_branch, -7.0, -7.0 + 1e-5),  # torch's ndtr has no digits here
+        (_one_branch, 14.0, 15.0),  # the upper tail looked at from below
+        (_one_branch, -1e3, -998.0),  # a mass that underflows
+        (lambda a, b, u: _one_branch(a.float(), b.float(), u.float()), -15.0, -14.0),  # in float32 sooner
+        (lambda a, b, u: 1 + torch.log(u) / -a / (b - a), -4.0, -3.0),  # an exponential in place of the tail
+    ],
+)  # fmt: skip
+def test_mistakes_in_drawing_are_seen(wrong: Callable[..., Tensor], low: float, high: float) -> None:
+    n = 20_000
+    a, b = torch.full((n,), low, dtype=F64), torch.full((n,), high, dtype=F64)
+    place = wrong(a, b, torch.rand(n, dtype=F64, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    assert drawn_apart(place, low, high) > 1.5 * CHANCE / math.sqrt(n)
+
+
+def board_share(z: Tensor, at: tuple[float, float], alpha: float, sigma: float, axis: int) -> Tensor:
+    """P(x1[axis] <= z | x) by sums over the dark squares, with scipy's normal distribution."""
+    side = 1 / 0.45
+    total, below = 0.0, torch.zeros_like(z)
+    cdf = lambda v, k: norm.cdf((alpha * v - at[k]) / sigma)  # noqa: E731
+    for corner in sides():
+        mass = [cdf(corner[k] + side, k) - cdf(corner[k], k) for k in (0, 1)]
+        total += mass[0] * mass[1]
+        part = cdf(z.clamp(corner[axis], corner[axis] + side).numpy(), axis) - cdf(corner[axis], axis)
+        below = below + torch.as_tensor(part) * mass[1 - axis]
+    return below / total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(("alpha", "sigma"), [(1e-3, 1.0), (0.3, 0.7), (0.8, 0.2), (0.95, 0.05), (1.0, 10.0)])
+def test_the_posterior_of_the_board(alpha: float, sigma: float, dtype: torch.dtype) -> None:
+    n, board, at = 20_000, Checkerboard().to(dtype), (0.4, -0.15)
+    x = torch.tensor(at, dtype=dtype).expand(n, 2)
+    z = board.sample_posterior(x, alpha, sigma, torch.Generator().manual_seed(0))
+    assert z.dtype == dtype
+    assert board.log_prob(z).isfinite().all()
+    for axis in (0, 1):
+        share = board_share(z[:, axis].double().sort().values, at, alpha, sigma, axis)
+        assert (share - (torch.arange(n) + 0.5) / n).abs().max() < CHANCE / math.sqrt(n)
+        other = board_share(z[:, axis].double().sort().values, (0.1, -0.4), alpha, sigma, axis)
+        seen = (other - (torch.arange(n) + 0.5) / n).abs().max() > CHANCE / math.sqrt(n)
+        assert seen or alpha not in (0.3, 0.8)  # there x says something, and not everything
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, F64])
+def test_no_draw_of_the_board_lies_in_the_light(dtype: torch.dtype) -> None:
+    """Seen from outside it, or through next to no noise, what is drawn lies at the border of a square."""
+    board = Checkerboard().to(dtype)
+    x = (3 * torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for sigma in (0.5, 1e-3, 1e-6):
+        assert board.log_prob(board.sample_posterior(x, 1 - sigma, sigma)).isfinite().all()
