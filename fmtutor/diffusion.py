@@ -6,8 +6,8 @@ against the exact law.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +16,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from fmtutor import _validate
-from fmtutor.fields import Velocity, evaluate, field
+from fmtutor.distributions.target import wide
+from fmtutor.fields import Bound, Velocity, evaluate, field
+from fmtutor.fields.inside import is_trained
 from fmtutor.ode import Solution
+from fmtutor.ode.steps import shares
 from fmtutor.paths import PREDICTIONS, AffinePath
 
 SDE_METHODS = ("euler_maruyama", "heun")
@@ -28,12 +31,15 @@ class Converted(nn.Module):
 
     def __init__(self, model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, source: str, to: str) -> None:
         super().__init__()
-        self.model, self.path = _validate.function("model", model), _validate.kind("path", path, AffinePath)
+        if isinstance(model, partial) and not model.args:
+            model = Bound(model.func, **model.keywords)  # a module: its network and its label are seen, and move along
+        self.model, self.path = field(_validate.function("model", model)), _validate.kind("path", path, AffinePath)
         self.source, self.wanted = _validate.choice("predict", source, PREDICTIONS), to
-        self.train(getattr(model, "training", True))
+        self.training = is_trained(model)  # and the parts of the model stay in the modes they are in
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        predicted = _validate.output_like("model", self.model(t, x), x)
+        own = torch.as_tensor(t).clone(), x.clone()  # a model may change what it is handed
+        predicted = _validate.output_like("model", self.model(*own), x)
         return self.path.convert(t, x, predicted, source=self.source, to=self.wanted)
 
 
@@ -44,14 +50,15 @@ def as_velocity(model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, pre
     `x0(x, s)` our "data" (x0 is data there). On a variance-preserving path, `alpha(t)` is `sqrt(alphas_cumprod)`.
 
     Args:
-        model: `m(t, x)`, which returns the shape of x.
+        model: `m(t, x)`, which returns the shape of x; a label is bound before, by `partial` or `Bound`.
         path: the path on which it was trained.
         predict: what it predicts: "velocity", "score", "noise" or "data".
 
     Raises:
         TypeError: the model cannot be called, or the path is no AffinePath.
         ValueError: an unknown prediction; when it is called, a time at which the prediction does not determine the
-            velocity (noise at alpha = 0, data at sigma = 0).
+            velocity (noise at alpha = 0, data at sigma = 0, the score at both): start a solver a little later, or
+            stop it a little earlier, as with the `t1` of `ContinuousFlow`.
 
     Source: Lipman et al. (2024), "Flow Matching Guide and Code", table 1.
 
@@ -97,11 +104,13 @@ def solve_sde(
         velocity: `v(t, x)`, the marginal velocity or a model of it.
         path: the path that it belongs to.
         x: the state at t0, `(batch, *event)`.
-        t0: where to start.
-        t1: where to end, above t0.
-        noise: g, a number or a function of the time, at least 0, in units of x per square root of time.
+        t0: where to start, at least 0.
+        t1: where to end, above t0 and at most 1.
+        noise: g, a number or a function of the time, at least 0, in units of x per square root of time. A step of
+            length h takes at most `sqrt(2 / h)` times the sigma at its end, since more would carry a point past the
+            data that the score pulls it to. So the step onto data without noise draws none.
         method: "euler_maruyama", of weak order 1, or "heun", of weak order 2 where the noise is smooth in time.
-            A step of Heun that ends where the path has no noise left is one of Euler and Maruyama.
+            A step of Heun that ends where the path has no noise left is one of Euler.
         steps: how many equal steps; with `times`, each interval gets its share, rounded up.
         times: the times at which to keep the state, strictly rising; their ends replace t0 and t1.
         generator: where the noise comes from; torch's global generator unless given.
@@ -111,10 +120,11 @@ def solve_sde(
 
     Raises:
         TypeError: x does not hold floating-point numbers, or an argument is of the wrong kind.
-        ValueError: x is not finite, times do not rise, the method is unknown, g is negative, or the path does not know
-            its score at a time that is asked for.
+        ValueError: x or a velocity is not finite, times do not rise or leave [0, 1], the method is unknown, g is
+            negative, or the velocity does not tell the score at a time that is asked for.
 
-    Source: Song et al. (2021), equation 6 and appendix D.1; Albergo, Boffi and Vanden-Eijnden (2023), theorem 2.
+    Source: Song et al. (2021), equation 6 and appendix D.1; Albergo, Boffi and Vanden-Eijnden (2023),
+        "Stochastic Interpolants", on generative models.
 
     Example:
         >>> from fmtutor.distributions import StandardNormal
@@ -129,26 +139,30 @@ def solve_sde(
     _validate.per_row("t0", t0, _validate.finite("x", x))
     g = noise if callable(noise) else lambda t: noise
     grid, kept = _grid(times if times is not None else (t0, t1), _validate.whole("steps", steps))
-    calls = 0
+    state, calls = wide(x), 0
+    at = state.new_tensor(grid)
+    sigma = path.coefficients(at, at).sigma.tolist()
 
-    def drift(t: float, x: Tensor) -> Tensor:
+    def drift(t: float, state: Tensor, g: float) -> Tensor:
         nonlocal calls
         calls += 1
-        u = evaluate(velocity, torch.as_tensor(t, dtype=x.dtype, device=x.device), x)
-        half = 0.5 * _noise(g, t) ** 2
-        return u + half * path.convert(t, x, u, source="velocity", to="score") if half else u
+        u = evaluate(velocity, torch.as_tensor(t, dtype=state.dtype, device=x.device), state.to(x.dtype))
+        u = _validate.finite(f"velocity at t = {t:g}", u).to(state)
+        return u + 0.5 * g**2 * path.convert(t, state, u, source="velocity", to="score") if g else u
 
     states = [x]
     for k, (t, end) in enumerate(pairwise(grid)):
-        h, variance = end - t, 0.5 * (_noise(g, t) ** 2 + _noise(g, end) ** 2)
-        if method == "euler_maruyama" or not _noisy(path, end, x):
-            x = x + h * drift(t, x) + _noise(g, t) * h**0.5 * _normal_like(x, generator)
+        h = end - t
+        now, then = (min(_noise(g, s), (2 / h) ** 0.5 * sigma[k + 1]) for s in (t, end))
+        slope = drift(t, state, now)
+        if method == "euler_maruyama" or not sigma[k + 1]:
+            state = state + h * slope + now * h**0.5 * _normal_like(state, generator)
         else:
-            shaken, slope = (variance * h) ** 0.5 * _normal_like(x, generator), drift(t, x)
-            x = x + 0.5 * h * (slope + drift(end, x + h * slope + shaken)) + shaken
+            shaken = (0.5 * (now**2 + then**2) * h) ** 0.5 * _normal_like(state, generator)
+            state = state + 0.5 * h * (slope + drift(end, state + h * slope + shaken, then)) + shaken
         if k + 1 in kept:
-            states.append(x)
-    return Solution(x, x.new_tensor([grid[k] for k in sorted({0, *kept})]), torch.stack(states), calls)
+            states.append(state.to(x.dtype))
+    return Solution(states[-1], at[sorted({0, *kept})], torch.stack(states), calls)
 
 
 @torch.no_grad()
@@ -165,9 +179,9 @@ def ancestral(
     """The sampler of DDPM and DDIM: guess the end, go to the next time on the path that ends there, guess again.
 
     From x at time s, with the end z and the noise `e = (x - alpha_s z) / sigma_s` that would have led here, the next
-    state is `alpha_t z + sqrt(sigma_t^2 - c^2) e + c w` with fresh noise w. With `eta = 1`, c is the spread that the
-    path itself has at t, given x and z: DDPM. With `eta = 0` nothing is drawn: DDIM, which is Euler's method for
-    `x / alpha` against `sigma / alpha`.
+    state is `alpha_t z + sqrt(sigma_t^2 - c^2) e + c w` with fresh noise w. With `eta = 1`, c is the spread at t, given
+    x and z, of the diffusion that turns data into noise step by step: DDPM. With `eta = 0` nothing is drawn: DDIM,
+    which is Euler's method for `x / alpha` against `sigma / alpha`.
 
     If `data` draws z from its exact posterior, the densities at the visited times are exact for any number of steps;
     with the mean of z, which is what a network knows, only for many.
@@ -187,7 +201,8 @@ def ancestral(
 
     Raises:
         TypeError: x does not hold floating-point numbers, or an argument is of the wrong kind.
-        ValueError: x is not finite, times do not rise, eta is outside [0, 1], or noise grows along the path.
+        ValueError: x or a guess is not finite, times do not rise or leave [0, 1], eta is outside [0, 1], or noise
+            grows along the path.
 
     Source: Ho et al. (2020), equation 7; Song, Meng and Ermon (2021), DDIM, equations 12 and 16.
 
@@ -197,26 +212,29 @@ def ancestral(
         >>> ends.x.flatten(), ends.nfe
         (tensor([1., 1., 1.]), 4)
     """
-    _validate.function("data", data), _validate.kind("path", path, AffinePath), _validate.random(generator)
+    field(_validate.function("data", data)), _validate.kind("path", path, AffinePath), _validate.random(generator)
     if not 0 <= _validate.number("eta", eta) <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     _validate.per_row("t", 0.0, _validate.finite("x", x))
     grid, _ = _grid(times, 1) if times is not None else _grid((0.0, 1.0), _validate.whole("steps", steps))
-    states = [x]
-    for s, t in pairwise(grid):
-        z = _validate.output_like("data", data(torch.as_tensor(s, dtype=x.dtype, device=x.device), x), x)
-        now, then = path.coefficients(s, x), path.coefficients(t, x)
+    state, states = wide(x), [x]
+    at = state.new_tensor(grid)
+    for k, (s, t) in enumerate(pairwise(grid)):
+        asked = data(_validate.rounded(at[k], x.dtype), state.to(x.dtype, copy=True))
+        z = _validate.finite(f"data at t = {s:g}", _validate.output_like("data", asked, x))
+        now, then = path.coefficients(s, state), path.coefficients(t, state)
         if not (now.sigma > 0).all():
             raise ValueError(f"times must end where the noise does, but at t = {s:g} there is none left to remove")
         kept = (now.alpha / then.alpha * then.sigma / now.sigma).square()  # of the noise at s, the share that t has too
         if (kept > 1).any():
             raise ValueError(f"noise must fall along the path, but from t = {s:g} to {t:g} it grows against the data")
-        drawn = eta * then.sigma * (1 - kept).sqrt()
-        noise = (x - now.alpha * z) / now.sigma
-        x = then.alpha * z + (then.sigma.square() - drawn.square()).sqrt() * noise
-        x = x + drawn * _normal_like(x, generator) if eta else x
-        states.append(x)
-    return Solution(x, x.new_tensor(grid), torch.stack(states), len(grid) - 1)
+        fresh = eta**2 * (1 - kept)
+        old = kept + (1 - eta**2) * (1 - kept)  # 1 - fresh, with its digits where little is kept
+        state = then.alpha * z + then.sigma * old.sqrt() * (state - now.alpha * z) / now.sigma
+        if eta:
+            state = state + then.sigma * fresh.sqrt() * _normal_like(state, generator)
+        states.append(state.to(x.dtype))
+    return Solution(states[-1], at, torch.stack(states), len(grid) - 1)
 
 
 def _normal_like(x: Tensor, generator: Generator | None) -> Tensor:
@@ -228,22 +246,18 @@ def _noise(g: Callable[[float], float], t: float) -> float:
     return float(_validate.positive(f"noise at t = {t:g}", g(t), or_zero=True))
 
 
-def _noisy(path: AffinePath, t: float, x: Tensor) -> bool:
-    """Whether the path still has noise at t, so that a score is defined."""
-    return bool((path.coefficients(t, x).sigma > 0).all())
-
-
 def _grid(times: Any, steps: int) -> tuple[list[float], set[int]]:
     """The ends of all steps, and which of them are `times`: each interval in equal steps, about `steps` in all."""
     try:
         wanted = [float(t) for t in times]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"times must be a row of numbers, got {times!r}") from None
-    if len(wanted) < 2 or any(a >= b for a, b in pairwise(wanted)):
+    if len(wanted) < 2 or not all(a < b for a, b in pairwise(wanted)):
         raise ValueError(f"times must strictly rise (noise is removed from t0 to t1), got {wanted}")
-    size, grid, kept = (wanted[-1] - wanted[0]) / steps, wanted[:1], set()
-    for a, b in pairwise(wanted):
-        n = max(1, math.ceil((b - a) / size - 1e-6))
+    if wanted[0] < 0 or wanted[-1] > 1:
+        raise ValueError(f"times must lie in [0, 1], got {wanted}")
+    grid, kept = wanted[:1], set()
+    for (a, b), n in zip(pairwise(wanted), shares(wanted, steps), strict=True):
         grid += [a + (b - a) * (k + 1) / n for k in range(n - 1)] + [b]
         kept.add(len(grid) - 1)
     return grid, kept

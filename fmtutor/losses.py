@@ -97,7 +97,7 @@ def prediction_loss(
         generator: where the times come from; torch's global generator unless given.
 
     Raises:
-        TypeError: x0 or x1 does not hold floating-point numbers, or the path is no AffinePath.
+        TypeError: x0, x1 or a weight does not hold floating-point numbers, or the path is no AffinePath.
         ValueError: as in `conditional_flow_matching_loss`; an unknown prediction, a weight that is negative or not one
             number a pair, or a score where sigma is 0.
 
@@ -116,6 +116,8 @@ def prediction_loss(
     if weight is None:
         return _squared_error(model, t, xt, target, "mean")
     error, w = _squared_error(model, t, xt, target, "none"), weight(t)
+    if not error.numel():
+        raise ValueError(f"a mean needs points to be taken over, got none: xt has shape {tuple(xt.shape)}")
     _validate.same_shape("weight(t)", _validate.finite("weight(t)", w), "t", t)
     if _validate.readable(w) and (w < 0).any():
         raise ValueError(f"weight(t) must be at least 0, got {w.min().item():g}")

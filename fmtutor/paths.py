@@ -235,7 +235,8 @@ class AffinePath:
         if source == "data":
             self._must_hold(c.sigma > 0, t, "sigma is 0: data says nothing of noise")
             return (x - c.alpha * prediction) / c.sigma
-        return (c.alpha * prediction - c.d_alpha * x) / self._determinant(c, t)
+        rise = torch.where(c.alpha == 0, 1, c.d_alpha)  # at pure noise x = sigma x0, also where data comes in slowly
+        return (c.alpha * prediction - rise * x) / self._determinant(c._replace(d_alpha=rise), t)
 
     def _data(self, c: Coefficients, t: Tensor | float, x: Tensor, prediction: Tensor, source: str) -> Tensor:
         """E[x1 | xt = x] from any prediction."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 
 from fmtutor import (
     AffinePath,
+    Bound,
+    ContinuousFlow,
     Cosine,
     Empirical,
     GaussianMixture,
     Linear,
+    Polynomial,
     StandardNormal,
     VariancePreserving,
     diffusion,
@@ -76,6 +80,53 @@ def test_a_converted_network_is_still_a_network() -> None:
     assert next(iter(known.parameters())) is net.weight
 
 
+class _Labelled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+
+    def forward(self, t: Tensor, x: Tensor, label: Tensor) -> Tensor:
+        return self.net(x) + label[:, None].to(x)
+
+
+@pytest.mark.parametrize("bind", [partial, Bound])
+def test_a_label_and_its_network_are_seen_through_the_conversion(bind: Any) -> None:
+    net, label, x = _Labelled().eval(), torch.arange(3.0), torch.randn(3, 2)
+    model = as_velocity(bind(net, label=label), AffinePath(), "data")
+    assert torch.equal(model(0.5, x), AffinePath().convert(0.5, x, net(0.5, x, label), "data", "velocity"))
+    assert {p.data_ptr() for p in model.parameters()} == {p.data_ptr() for p in net.parameters()}
+    flow = ContinuousFlow(model, StandardNormal(2))
+    assert not flow.rsample((3,)).requires_grad  # in evaluation mode nothing asks for a gradient
+    net.train()
+    assert flow.rsample((3,)).requires_grad
+    wide = flow.to(F64)
+    assert wide.velocity.model.bound_label.dtype == wide.sample((3,)).dtype == F64
+    hidden = lambda t, x: net(t, x, label)  # noqa: E731
+    assert as_velocity(hidden, AffinePath(), "data").training
+    net.eval()
+    assert not as_velocity(hidden, AffinePath(), "data").training
+
+
+def test_the_parts_of_a_network_keep_their_modes() -> None:
+    for wrap in (lambda m: as_velocity(m, AffinePath(), "data"), Bound):
+        net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
+        assert wrap(net).training
+        assert not net[1].training
+
+
+def test_a_model_may_change_what_it_is_handed() -> None:
+    path, x = AffinePath(), torch.full((3, 1), 0.5)
+    spoiling, plain = (lambda t, x: x.mul_(t.mul_(2) - 1)), (lambda t, x: x * (2 * t - 1))
+    t = torch.tensor(0.3)
+    assert torch.equal(as_velocity(spoiling, path, "data")(t, x), as_velocity(plain, path, "data")(t, x))
+    draw = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    ours, theirs = (ancestral(f, path, x, steps=3, generator=draw()).states for f in (spoiling, plain))
+    assert torch.equal(ours, theirs)
+    ours, theirs = (solve_sde(f, path, x, steps=3, generator=draw()).states for f in (spoiling, plain))
+    assert torch.equal(ours, theirs)
+    assert (x == 0.5).all()
+
+
 class _Ignoring(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -128,6 +179,11 @@ def test_the_velocity_loss_is_the_one_of_chapter_4() -> None:
         prediction_loss(noise, path, x0, x1, t, weight=lambda t: t - 2)
     with pytest.raises(ValueError, match=r"weight\(t\) and t must have the same shape"):
         prediction_loss(noise, path, x0, x1, t, weight=lambda t: at(t))
+    for weight in (None, lambda t: t):
+        with pytest.raises(ValueError, match="a mean needs points"):
+            prediction_loss(noise, path, x0[:0], x1[:0], weight=weight)
+    with pytest.raises(ValueError, match="no score is defined"):
+        prediction_loss(noise, path, x0, x1, 1.0, "score")
 
 
 # The stochastic differential equation
@@ -264,6 +320,97 @@ def test_a_generator_reproduces_a_run() -> None:
     assert not torch.equal(run(3), run(4))
 
 
+@pytest.mark.parametrize("name", targets())
+def test_a_generator_is_the_only_source_of_a_posterior_draw(name: str) -> None:
+    target, x, path = targets()[name], torch.randn(20, 2, dtype=F64), AffinePath()
+    before = torch.get_rng_state()
+
+    def run(seed: int) -> Tensor:
+        draw = torch.Generator().manual_seed(seed)
+        guess = lambda t, x: target.sample_posterior(x, t, 1 - t, generator=draw)  # noqa: E731
+        return ancestral(guess, path, x, steps=3, generator=draw).x
+
+    assert torch.equal(run(3), run(3))
+    assert not torch.equal(run(3), run(4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES, "late"])
+@pytest.mark.parametrize("method", ["euler_maruyama", "heun"])
+def test_the_law_on_every_path_from_its_start(name: str, method: str) -> None:
+    """Also where the data comes in so slowly that the velocity at t = 0 says nothing."""
+    path = AffinePath({**SCHEDULES, "late": Polynomial(2)}[name])
+    x = path.sample(torch.randn(8_000, 1, dtype=F64), LINE.sample((8_000,)), 0.0).xt
+    u = lambda t, x: path.marginal_velocity(t, x, LINE)  # noqa: E731
+    end = solve_sde(u, path, x, t1=0.9, method=method, steps=60).x
+    c = path.coefficients(0.9, x[:1])
+    assert ks(end, LINE, c.alpha.item(), c.sigma.item()) < BOUND
+
+
+def test_a_step_takes_no_more_noise_than_the_score_can_hold() -> None:
+    """Of data thinner than noise: with a steady g the usual loop throws points away at the end, and blurs the rest."""
+    path, n, x0 = AffinePath(), 200, torch.randn(500, 1, dtype=F64)
+    u = lambda t, x: path.marginal_velocity(t, x, POINTS)  # noqa: E731
+    for method in ("euler_maruyama", "heun"):
+        end = solve_sde(u, path, x0, method=method, steps=n).x
+        assert torch.cdist(end, POINTS.means).min(1).values.max() < 1e-6
+    state = x0
+    for t in (torch.arange(n, dtype=F64) / n).tolist():
+        pull = u(t, state) + 0.5 * path.marginal_score(t, state, POINTS)
+        state = state + pull / n + n**-0.5 * torch.randn_like(state)
+    assert state.abs().max() > 1e3
+    # the limit itself: what is above it gives what it gives
+    draw = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    limit = lambda t: math.sqrt(2 / 0.2) * (0.8 - t)  # noqa: E731 - in steps of 0.2, of the sigma at their ends
+    ours, theirs = (
+        solve_sde(u, path, x0, t1=0.8, steps=4, noise=g, generator=draw()).x for g in (lambda t: 50.0, limit)
+    )
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_the_models_and_not_the_steps(dtype: torch.dtype) -> None:
+    """A thousand small steps of a state in bfloat16 would be none at all, and its times would round to 1."""
+    asked: list[tuple[torch.dtype, torch.dtype, float]] = []
+
+    def model(t: Tensor, x: Tensor) -> Tensor:
+        asked.append((t.dtype, x.dtype, t.item()))
+        return -x
+
+    x, path = torch.ones(4, 1, dtype=dtype), AffinePath()
+    for solution, truth in (
+        (solve_sde(model, path, x, t1=0.9999, noise=0.0, steps=1000), 0.36770),
+        (ancestral(model, path, x, times=torch.linspace(0, 0.9999, 1001), eta=0.0), None),
+    ):
+        assert solution.x.dtype == solution.states.dtype == dtype
+        assert solution.times.dtype == torch.float32
+        assert truth is None or solution.x[0].item() == pytest.approx(truth, rel=2**-8)
+    assert {(a, b) for a, b, _ in asked} == {(dtype, dtype)}
+    assert max(t for *_, t in asked) < 1
+
+
+def test_images_are_rows_of_numbers() -> None:
+    path, data = AffinePath(), torch.randn(5, 1, 8, 8)
+    x = torch.randn(3, 1, 8, 8)
+    runs = []
+    for target, start in ((Empirical(data), x), (Empirical(data.flatten(1)), x.flatten(1))):
+        u = lambda t, x, target=target: path.marginal_velocity(t, x, target)  # noqa: E731
+        draw = torch.Generator().manual_seed(0)
+        shaken = solve_sde(u, path, start, steps=5, generator=draw).states
+        redrawn = ancestral(posterior(target, path, mean=True), path, start, steps=5, generator=draw).states
+        runs.append(torch.cat([shaken, redrawn]).flatten(2))
+    torch.testing.assert_close(*runs)
+
+
+@pytest.mark.parametrize("method", ["euler_maruyama", "heun"])
+def test_no_points_are_no_trouble(method: str) -> None:
+    x, path = torch.ones(0, 2), AffinePath()
+    assert solve_sde(lambda t, x: x, path, x, method=method, steps=3).states.shape == (2, 0, 2)
+    assert ancestral(lambda t, x: x, path, x, steps=3).states.shape == (4, 0, 2)
+    for target in targets().values():
+        assert target.sample_posterior(x, 0.5, 0.5).shape == (0, 2)  # type: ignore[attr-defined]
+
+
 # The ancestral sampler
 
 
@@ -367,6 +514,23 @@ def moment(name: str, z: Tensor) -> Tensor:
 # What is refused
 
 
+class _Falling(Linear):
+    """Noise that grows against the data at first, and is gone at t = 0.75."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, 1 - 1.9 * t, t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - t / 0.75).clamp(min=0)
+
+
+FALLING = AffinePath(_Falling())
+
+
+def _at_the_end(t: Tensor, x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -379,7 +543,20 @@ def moment(name: str, z: Tensor) -> Tensor:
         (lambda p, x: ancestral(lambda t, x: x, p, x, eta=1.5), ValueError, r"eta must lie in \[0, 1\]"),
         (lambda p, x: ancestral(lambda t, x: x, p, x, steps=0), ValueError, "steps must be a whole number"),
         (lambda p, x: ancestral(lambda t, x: x, p, x, times=[0.5, 0.2]), ValueError, "times must strictly rise"),
-        (lambda p, x: ancestral(lambda t, x: x, p, x, times=[0.5, 1.0, 1.2]), ValueError, "t must lie in"),
+        (lambda p, x: ancestral(lambda t, x: x, p, x, times=[0.5, 1.0, 1.2]), ValueError, "times must lie in"),
+        (lambda p, x: ancestral(lambda t, x: x[:, :1], p, x), ValueError, "data must return the shape"),
+        (lambda p, x: ancestral(lambda t, x: x / 0, p, x), ValueError, "data at t = 0 must be finite"),
+        (lambda p, x: ancestral(lambda x, t: x, p, x), TypeError, "time first"),
+        (lambda p, x: ancestral(_at_the_end, FALLING, x, times=[0.5, 0.75, 1.0]), ValueError, "none left to remove"),
+        (lambda p, x: ancestral(_at_the_end, FALLING, x, times=[0.0, 0.4]), ValueError, "it grows against the data"),
+        (lambda p, x: solve_sde(lambda t, x: x, p, x, t1=7.0, steps=1), ValueError, "times must lie in"),
+        (lambda p, x: solve_sde(lambda t, x: x, p, x, t1=7.0, noise=0.0), ValueError, "times must lie in"),
+        (lambda p, x: solve_sde(lambda t, x: x, p, x, t0=-0.1), ValueError, "times must lie in"),
+        (lambda p, x: solve_sde(lambda t, x: x, p, x, t0=torch.rand(3)), TypeError, "times must be a row of numbers"),
+        (lambda p, x: solve_sde(lambda t, x: x, p, x, times=[0.0, math.nan]), ValueError, "strictly rise"),
+        (lambda p, x: solve_sde(lambda t, x: x / 0, p, x, noise=0.0), ValueError, "velocity at t = 0 must be finite"),
+        (lambda p, x: solve_sde(lambda x, t: x, p, x), TypeError, "time first"),
+        (lambda p, x: as_velocity(lambda x, t: -x / (1 - t), p, "data"), TypeError, "time first"),
         (lambda p, x: as_velocity(lambda t, x: x, p, "epsilon"), ValueError, "predict must be one of"),
         (lambda p, x: as_velocity(lambda t, x: x, p, "noise")(0.0, x), ValueError, "alpha is 0"),
         (lambda p, x: as_velocity(3, p, "noise"), TypeError, "model must be a function"),

@@ -230,7 +230,7 @@ SCORE = {(a, b) for a, b in ALL if "score" in (a, b)}
         (SCHEDULES["vp"], 1.0, ALL - {("noise", "data")}),  # its velocity is infinite there
         (SCHEDULES["ve"], 0.0, set()),
         (SCHEDULES["ve"], 1.0, set()),
-        (Polynomial(2), 0.0, NEED_ALPHA | {(a, b) for a, b in ALL if a == "velocity"}),  # velocity 0, whatever the pair
+        (Polynomial(2), 0.0, NEED_ALPHA | {("velocity", "data")}),  # velocity 0, whatever the data
         (Linear(sigma_min=0.1), 1.0, set()),
     ],
 )

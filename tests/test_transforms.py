@@ -25,6 +25,8 @@ from fmtutor import (
     independent,
     solve,
 )
+from fmtutor.diffusion import as_score, as_velocity
+from fmtutor.losses import prediction_loss
 
 PATH, TARGET, NET = AffinePath(), EightGaussians().to(F64), VelocityMLP(2, width=8, depth=1, frequencies=2).double()
 FLOW = ContinuousFlow(NET.eval(), StandardNormal(2).to(F64), method="rk4", steps=3)
@@ -42,6 +44,9 @@ ENTRIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "convert": lambda x0, x1: PATH.convert(T, x0, x1, "velocity", "score"),
     "independent": independent,
     "conditional loss": lambda x0, x1: conditional_flow_matching_loss(NET, PATH, x0, x1, T),
+    "as_velocity": lambda x0, x1: as_velocity(NET, PATH, "data")(T, x0),
+    "as_score": lambda x0, x1: as_score(NET, PATH, "noise")(T, x0),
+    "prediction loss": lambda x0, x1: prediction_loss(NET, PATH, x0, x1, T, "score", weight=lambda t: t**2),
     "exact loss": lambda x0, x1: flow_matching_loss(NET, PATH, TARGET, x0, T),
     "VelocityMLP": lambda x0, x1: NET(T, x0),
     "solve": lambda x0, x1: solve(NET, x0, steps=3).x,
@@ -78,7 +83,8 @@ def test_vmap_over_times(schedule: str) -> None:
     torch.testing.assert_close(both, path.sample(x0, x1, t).ut.sum(1))  # what moves is what t moves
 
 
-@pytest.mark.parametrize("entry", ["conditional loss", "exact loss", "VelocityMLP", "likelihood", "path.sample"])
+@pytest.mark.parametrize("entry", ["conditional loss", "exact loss", "VelocityMLP", "likelihood", "path.sample",
+                                   "as_velocity", "as_score", "prediction loss"])  # fmt: skip
 def test_compiled_without_a_break(entry: str) -> None:
     run, x0, x1 = ENTRIES[entry], torch.randn(4, 2, dtype=F64), torch.randn(4, 2, dtype=F64)
     torch._dynamo.reset()

@@ -53,7 +53,7 @@ class Bound(nn.Module):
                 self.register_buffer(f"bound_{name}", value, persistent=False)
             else:
                 setattr(self, f"bound_{name}", value)
-        self.train(getattr(velocity, "training", True))
+        self.training = getattr(velocity, "training", True)  # and its parts stay in the modes they are in
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         return self.velocity(t, x, **{name: getattr(self, f"bound_{name}") for name in self.names})
