@@ -29,8 +29,13 @@ def pairs(name: str, n: int, t: float) -> Tensor:
 # Exact averages over the data
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("name", ["board", "eight", "mixture", "moons", "spirals", "normal", "data"])
+TARGETS = ["board", "eight", "mixture", "moons", "spirals", "normal", "data"]
+CURVES = ("moons", "spirals")  # their quadrature takes long, and they see no more of a schedule than the others do
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [(n, s) for n in TARGETS for s in SCHEDULES if n not in CURVES or s in ("linear", "vp")]
+)
 def test_marginals_against_quadrature(name: str, schedule: str) -> None:
     path, target = AffinePath(SCHEDULES[schedule]), targets()[name]
     for t in TIMES:
