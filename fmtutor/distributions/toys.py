@@ -62,9 +62,7 @@ class Checkerboard(Target):
 
     @property
     def variance(self) -> Float[Tensor, "2"]:
-        return self._of_event(
-            4 / 3 * self.size**2
-        )  # each coordinate alone is uniform on the whole side, 4 squares long
+        return self._of_event(4 / 3 * self.size**2)  # each coordinate is uniform on a side of the board, 4 squares long
 
     @property
     def support(self) -> constraints.Constraint:
