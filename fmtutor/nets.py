@@ -6,6 +6,7 @@ Chapter 3 meets the field they have to learn; chapter 4 trains the first one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -52,14 +53,15 @@ class FourierFeatures(nn.Module):
 class VelocityMLP(nn.Module):
     """A velocity field `v(t, x)` for points with a few coordinates.
 
-    It sees x through `FourierFeatures`, damped for noise `1 - t`, which is the noise of the linear path; on other paths
-    that is a guess, and the network has x itself beside them.
+    It sees x through `FourierFeatures`, damped for the noise that x holds at time t.
 
     Args:
         dim: coordinates of a point.
         width: units in a hidden layer.
         depth: hidden layers; none makes the velocity linear in the features.
         frequencies: Fourier features of position; 0 for none.
+        noise: the scale of the noise at times `(batch, 1)`, as a schedule's `sigma` gives it; `1 - t` unless given,
+            the noise of the linear path.
 
     Raises:
         TypeError: x does not hold floating-point numbers of the parameters' dtype.
@@ -70,12 +72,21 @@ class VelocityMLP(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, dim: int, *, width: int = 64, depth: int = 3, frequencies: int = 96) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        width: int = 64,
+        depth: int = 3,
+        frequencies: int = 96,
+        noise: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.dim = _validate.whole("dim", dim)
         _validate.whole("width", width)
         _validate.whole("depth", depth, least=0), _validate.whole("frequencies", frequencies, least=0)
         self.position = FourierFeatures(dim, frequencies)
+        self.noise = None if noise is None else _validate.function("noise", noise)
         widths = [dim + 2 * frequencies + 9] + [width] * depth
         layers: list[nn.Module] = []
         for inside, outside in pairwise(widths):
@@ -87,7 +98,8 @@ class VelocityMLP(nn.Module):
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         one = torch.as_tensor(t).dim() == 0  # a solver asks all points at one time: its waves are computed once
         t = _validate.time(t, x[:1] if one else x)
-        return self.layers(self.position(x, 1 - t, octaves(t).expand(len(x), -1)))
+        noise = 1 - t if self.noise is None else _validate.output_like("noise", self.noise(t), t)
+        return self.layers(self.position(x, noise, octaves(t).expand(len(x), -1)))
 
 
 def octaves(t: Float[Tensor, "batch 1"], n: int = 4) -> Float[Tensor, "batch features"]:

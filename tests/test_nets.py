@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmtutor import VelocityMLP
+from fmtutor import VariancePreserving, VelocityMLP
 from fmtutor.nets import FourierFeatures, octaves
 
 
@@ -106,6 +107,30 @@ def test_the_whole_network_by_hand(shared: bool) -> None:
     torch.testing.assert_close(found, by_hand(1 - t), rtol=1e-10, atol=1e-10)
     for wrong in (t, 0 * t, (1 - t) ** 2):  # damped by the wrong end, not at all, by the variance
         assert (found - by_hand(wrong)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("t", [torch.tensor(0.3), torch.tensor([0.0, 0.3, 0.7, 1.0])], ids=["shared", "each"])
+def test_the_waves_are_damped_by_the_noise_of_the_path(t: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    x, vp = torch.randn(4, 2), VariancePreserving()
+    usual, own = VelocityMLP(2), VelocityMLP(2, noise=vp.sigma)
+    own.load_state_dict(usual.state_dict())
+    seen: list[torch.Tensor] = []
+    own.position.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    moved = copy.deepcopy(own).double()(t.double(), x.double())
+    torch.testing.assert_close(own(t, x), moved.float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[-1].flatten(), vp.sigma(t).flatten().expand(seen[-1].numel()))
+    assert not torch.allclose(own(t, x), usual(t, x), rtol=1e-3, atol=1e-4)
+    same = VelocityMLP(2, noise=lambda t: 1 - t)
+    same.load_state_dict(usual.state_dict())
+    assert same(t, x).equal(usual(t, x))
+
+
+def test_a_noise_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="noise must be a function, got float"):
+        VelocityMLP(2, noise=0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"noise must return the shape of its input, \(1, 1\), got \(1, 2\)"):
+        VelocityMLP(2, noise=lambda t: torch.cat([t, t], 1))(0.5, torch.zeros(3, 2))
 
 
 def test_no_hidden_layer_is_a_linear_model() -> None:
