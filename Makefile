@@ -13,9 +13,10 @@ book: $(READY)  ## Every page, executed, into _build/html
 	rm -rf _build/.doctrees
 	$(BIN)/jupyter-book build book --config "$(CURDIR)/_config.yml" --toc "$(CURDIR)/_toc.yml" --path-output . -W -n --keep-going
 
-# As many at once as there are cores, one thread each. The notebooks take longest: they come first, and the many short
-# tests, handed out one by one, keep every core busy to the end.
-test: lint book  ## Lint, the built book, every test, every doctest, every notebook as a reader first opens it
+# Lint and the book side by side, then as many tests at once as there are cores, one thread each. The notebooks take
+# longest: they come first, and the many short tests, handed out one by one, keep every core busy.
+test: $(READY)  ## Lint, the built book, every test, every doctest, every notebook as a reader first opens it
+	$(MAKE) -j2 lint book
 	$(BIN)/pytest -n logical --maxschedchunk 1 --nbmake --nbmake-timeout=900 notebooks fmtutor tests
 
 notebooks: $(READY)  ## The readers' notebooks, generated from the chapters

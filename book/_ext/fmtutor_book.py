@@ -6,6 +6,7 @@ names, notebooks to download and to open in Colab, and pages that load nothing f
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import re
@@ -41,6 +42,7 @@ def cache_key(root: Path) -> str:
 def configure(app: Sphinx, config: Config) -> None:
     """Runs before anything is read from disk: the cache, the doctrees, and the repository's name."""
     root = Path(app.srcdir).parent
+    gc.set_threshold(50_000, 20, 100)  # to search a book's million nodes for garbage takes a quarter of a build
     os.environ.pop("MPLBACKEND", None)  # with Agg in the environment, kernels would draw every figure to nowhere
     # A failed cell leaves its page in the doctrees, and the next build would then call it done.
     shutil.rmtree(app.doctreedir, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from looks import RAW_MATH, SIDEWAYS
 from visit import HTML, PAGES, Visit
 
 from fmtutor import AffinePath, Empirical, explore
@@ -15,27 +16,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not PAGES, reason="the book is not built: run make book first"),
 ]
-
-
-RAW_MATH = r"""() => [...document.querySelectorAll('article .math')].filter(
-    box => !box.querySelector('mjx-container') || /\\[(\[]/.test(box.textContent) || box.querySelector('mjx-merror')
-).map(box => box.textContent.slice(0, 80))"""
-SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-def test_a_page_is_whole_without_a_network(on_desktop: Visit) -> None:
-    assert on_desktop.page.evaluate(RAW_MATH) == [], "a formula is not set"
-    assert "\\(" not in on_desktop.page.inner_text("body")
-    assert on_desktop.requests == [], "the page asks the network for something"
-    assert on_desktop.errors == []
-
-
-def test_a_page_fits_a_phone(on_phone: Visit) -> None:
-    page = on_phone.page
-    wide = "() => [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > 391)"
-    names = page.evaluate(f"() => ({wide})().slice(0, 5).map(e => e.outerHTML.slice(0, 90))")
-    assert page.evaluate(SIDEWAYS) <= 0, names
-    assert on_phone.errors == []
 
 
 FIGURE = ".fmtutor-explore"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+from looks import AXE, CUT_CODE, NO_SIGN, ON_PAPER, TAB_STOPS_IN_FORMULAS, axe, serious
 from visit import HTML, PAGES, Visit
 
 pytestmark = [
@@ -14,96 +14,9 @@ pytestmark = [
     pytest.mark.skipif(not PAGES, reason="the book is not built: run make book first"),
 ]
 
-CUT_CODE = """() => [...document.querySelectorAll('article pre')].filter(pre => pre.scrollWidth > pre.clientWidth)
-    .map(pre => pre.textContent.split('\\n').reduce((a, b) => b.length > a.length ? b : a))"""
-
-# What is wider than its box: it must scroll, and its ground must be the one that draws a shadow at the edge, with no
-# other ground laid over it.
-NO_SIGN = """() => {
-const covered = box => {
-    box.scrollIntoView({block: 'center'});
-    const at = box.getBoundingClientRect();
-    return [0.1, 0.3, 0.5, 0.7, 0.9].some(part => document.elementsFromPoint(at.right - 4, at.top + part * at.height)
-        .some(e => e !== box && box.contains(e) && getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)'));
-};
-return [...document.querySelectorAll('article, article *')].filter(box => {
-    const look = getComputedStyle(box), over = box.scrollWidth - box.clientWidth;
-    if (over <= 1 || look.display === 'inline' || look.overflowX === 'visible' || !box.checkVisibility()) return false;
-    if (box.parentElement.closest('mjx-container')) return false;  // the parts of a glyph that is drawn out
-    const grounds = look.backgroundAttachment.split(', ');
-    const signed = grounds.includes('local') && grounds.includes('scroll') && !covered(box);
-    return !(['auto', 'scroll'].includes(look.overflowX) && signed);
-}).map(box => box.outerHTML.slice(0, 120));
-}"""
-WIDE_FORMULAS = """() => [...document.querySelectorAll('article mjx-container[display="true"]')]
-    .filter(box => box.scrollWidth > box.clientWidth)
-    .map(box => MathJax.startup.document.getMathItemsWithin(box)[0]?.math ?? box.textContent)"""
-
-TAB_STOPS_IN_FORMULAS = "() => document.querySelectorAll('mjx-container[tabindex], mjx-container [tabindex]').length"
 HERE = """() => { const at = document.activeElement, look = getComputedStyle(at);
     return [at.tagName, at.className, look.outlineStyle !== 'none' && parseFloat(look.outlineWidth) >= 2,
             at.outerHTML.slice(0, 120)]; }"""
-
-# Without its preload, axe does not fetch the style sheets again, which a browser refuses it for pages from a folder.
-AXE = """(rules) => axe.run(document, {resultTypes: ['violations'], preload: false,
-        runOnly: rules ? {type: 'rule', values: rules} : ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})
-    .then(found => found.violations.filter(v => ['serious', 'critical'].includes(v.impact))
-        .map(v => `${v.id}, ${v.nodes.length} times: ${v.nodes[0].html.slice(0, 160)} ${v.nodes[0].failureSummary}`))"""
-
-# On paper nothing scrolls, so what a box hides is lost, and an empty frame is noise.
-ON_PAPER = """() => {
-    const shown = box => box.checkVisibility({contentVisibilityAuto: true}) && box.getBoundingClientRect().height > 0;
-    const all = names => [...document.querySelectorAll(names)];
-    return {
-        cut: all('article :is(pre, mjx-container[display="true"], table, dt.sig)').filter(shown)
-            .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 60)),
-        hidden: all('article .fm-folded-proof > *').filter(box => !shown(box)).length,
-        solutions: all('article .fm-folded-solution').filter(shown).length,
-        frames: all('article :is(pre, .highlight, .cell_input, .cell_output, .cell, details)').filter(shown)
-            .filter(box => !box.innerText.trim() && !box.querySelector('img, svg, canvas'))
-            .map(box => box.outerHTML.slice(0, 120)),
-        left: all('article :is(.cell_input, .highlight)').filter(shown)  // at the foot of a page, its code on the next
-            .filter(box => getComputedStyle(box).breakInside !== 'avoid').length,
-    };
-}"""
-SCREEN = {"width": 1265, "height": 900}
-A4 = {"width": 718, "height": 1046}  # 190 mm of text, in CSS pixels
-
-
-def axe() -> str:
-    """axe-core itself, as the package brings it along: no test goes online for it."""
-    pytest.importorskip("axe_playwright_python")
-    return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-
-
-def test_no_line_of_code_is_cut(on_desktop: Visit) -> None:
-    assert on_desktop.page.evaluate(CUT_CODE) == []
-
-
-def test_no_formula_is_a_tab_stop(on_desktop: Visit) -> None:
-    assert on_desktop.page.evaluate(TAB_STOPS_IN_FORMULAS) == 0
-
-
-def test_axe_finds_nothing_serious(on_desktop: Visit) -> None:
-    page = on_desktop.page
-    page.evaluate(axe())
-    assert page.evaluate(AXE) == []
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
-    assert page.evaluate(AXE, ["color-contrast"]) == []
-    page.emulate_media(color_scheme="light")
-
-
-def test_a_page_prints_whole(on_desktop: Visit) -> None:
-    page = on_desktop.page
-    page.evaluate("() => document.querySelectorAll('article details').forEach(fold => fold.open = false)")
-    page.emulate_media(media="print")
-    page.set_viewport_size(A4)
-    found = page.evaluate(ON_PAPER)
-    page.emulate_media(media="screen")
-    page.set_viewport_size(SCREEN)
-    on_desktop.unfold()
-    assert found == {"cut": [], "hidden": 0, "solutions": 0, "frames": [], "left": 0}
 
 
 def test_paper_is_light_whatever_the_screen_was(browser: Any) -> None:
@@ -115,14 +28,6 @@ def test_paper_is_light_whatever_the_screen_was(browser: Any) -> None:
                 .flatMap(e => getComputedStyle(e).color.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)))"""
         )
         assert brightest < 3 * 150
-
-
-def test_what_is_wider_than_a_phone_shows_that_it_goes_on(on_phone: Visit) -> None:
-    assert on_phone.page.evaluate(NO_SIGN) == []
-
-
-def test_every_displayed_formula_fits_a_phone(on_phone: Visit) -> None:
-    assert on_phone.page.evaluate(WIDE_FORMULAS) == []
 
 
 def edge(page: Any, box: Any) -> bytes:
@@ -201,7 +106,6 @@ PLANTED = {
     "covered": (NO_SIGN, COVERED),
     "hidden": (NO_SIGN, "<div style='width:200px;overflow:hidden'><div style='width:300px'>wide</div></div>"),
     "tab stop": (TAB_STOPS_IN_FORMULAS, "<mjx-container tabindex=0>x</mjx-container>"),
-    "contrast": (AXE, "<p style='color:#2f86bd;background:#fff'>noise</p>"),
     "list": (AXE, "<div role=list><a href='#x'>one</a></div>"),
 }
 
@@ -215,6 +119,36 @@ def test_the_checks_find_what_is_planted(browser: Any, tmp_path: Path, kind: str
         page = visit.open(path)
         page.evaluate(axe())
         assert page.evaluate(check)
+
+
+FAINT = {
+    "its colour": "<p style='color:#2f86bd'>words</p>",
+    "its size": "<p style='color:#888;font-size:12px'>words</p>",
+    "its weight": "<p style='color:#888;font-size:20px;font-weight:400'>words</p>",
+    "its ground": "<p style='background:#555'>words</p>",
+    "a ground far below": "<div style='background:#545454'><div><p>words</p></div></div>",
+    "a veil": "<div style='opacity:.4'><p>words</p></div>",
+    "a box beside it": "<div style='position:relative'><i style='position:absolute;inset:0;background:#565656'></i>"
+    "<p style='position:relative'>words</p></div>",
+}
+
+
+@pytest.mark.parametrize("place", ["first", "between", "last"])
+def test_a_faint_word_among_many_is_found(browser: Any, tmp_path: Path, place: str) -> None:
+    """One text of each look finds what all texts find, wherever the faint ones stand among those that are not."""
+    good = "<p>words</p><p style='color:#888;font-size:20px;font-weight:700'>words</p>" * 20
+    faint = "".join(FAINT.values())
+    body = {"first": faint + good, "between": good + faint + good, "last": good + faint}[place]
+    path = tmp_path / "page.html"
+    path.write_text(f"<!doctype html><html lang=en><title>x</title><body>{body}")
+    with Visit(browser) as visit:
+        page = visit.open(path)
+        page.evaluate(axe())
+        (few,) = serious(page, ["color-contrast"])
+        page.evaluate("() => document.querySelectorAll('p').forEach(text => text.dataset.look = '')")
+        (all_of_them,) = page.evaluate(AXE, ["color-contrast"])
+    assert few == all_of_them
+    assert few.startswith(f"color-contrast, {len(FAINT)} times")
 
 
 def test_the_check_of_paper_finds_what_is_planted(browser: Any, tmp_path: Path) -> None:
