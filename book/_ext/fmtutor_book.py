@@ -16,12 +16,14 @@ from typing import Any
 
 import page_features
 from docutils import nodes
+from docutils.nodes import Node, system_message
 from execute_pages import execute_side_by_side
 from make_notebooks import notebooks
-from myst_index import CHAPTER, repository
+from myst_index import CHAPTER, address_of_test, repository
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import ReferenceRole
 from sphinx.util.nodes import make_refnode
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
@@ -140,6 +142,19 @@ def resolve_short_name(app: Sphinx, env: BuildEnvironment, node: Any, contnode: 
     return make_refnode(app.builder, node["refdoc"], page, anchor, contnode, name)
 
 
+class LinkedTest(ReferenceRole):
+    """`` {test}`words <test_name>` ``: a link to a test in the repository; a name that no test has fails the build."""
+
+    def run(self) -> tuple[list[Node], list[system_message]]:
+        """The link, or the error in its place."""
+        words = self.title if self.has_explicit_title else "test"
+        try:
+            link = address_of_test(Path(self.env.srcdir).parent, self.target, line=True)
+        except ValueError as error:
+            return [], [self.inliner.reporter.error(str(error), line=self.lineno)]
+        return [nodes.reference(self.rawtext, words, refuri=link, reftitle=self.target)], []
+
+
 def escape_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """`|v - u|` is a norm in our docstrings, never a reStructuredText substitution."""
     for i, line in enumerate(lines):
@@ -157,6 +172,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     TocTreeCollectorWithStyles.assign_section_numbers = number_chapters
     app.add_config_value("comments_config", {}, "env")  # Jupyter Book sets it even where nothing reads it
     page_features.setup(app)
+    app.add_role("test", LinkedTest())
     app.connect("missing-reference", resolve_short_name)
     app.connect("autodoc-skip-member", skip_aliases)
     app.connect("autodoc-process-docstring", escape_bars)

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,31 @@ def repository(root: Path) -> str:
     """`https://github.com/OWNER/NAME`, from the one place where it stands."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     return str(project["urls"]["Repository"]).rstrip("/")
+
+
+@cache
+def tests(root: Path) -> dict[str, list[tuple[str, int]]]:
+    """Each test by its name: the files that define it, as paths below the root, and the lines."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if match := re.match(r"def (test_\w+)\(", line):
+                found.setdefault(match[1], []).append((path.relative_to(root).as_posix(), number))
+    return found
+
+
+def address_of_test(root: Path, name: str, *, line: bool = False) -> str:
+    """Where the test `name` is read in the repository, at its line if asked for.
+
+    Raises:
+        ValueError: no test has this name, or several have.
+    """
+    places = tests(root).get(name, [])
+    if len(places) != 1:
+        where = " and ".join(path for path, _ in places) or "no file"
+        raise ValueError(f"a linked test must stand in one file below tests/, {name!r} stands in {where}")
+    path, number = places[0]
+    return f"{repository(root)}/blob/main/{path}" + (f"#L{number}" if line else "")
 
 
 def pages_in_toc(root: Path) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from myst_index import Book, Page, Target, authors, link
+from myst_index import Book, Page, Target, address_of_test, authors, link
 from pybtex.richtext import Text
 
 # One pass, leftmost first: what is matched is never looked at again, so nothing inside code or math is a role.
@@ -88,6 +88,8 @@ class Inline:
             return self._page(words, target)
         if role == "math":
             return self.math(f"${inner}$")
+        if role == "test":
+            return f"[{words or 'test'}]({address_of_test(self.book.root, target)})"
         if role.startswith("py:") or role in {"func", "class", "meth", "mod", "obj", "attr", "exc"}:
             name = target.lstrip("~!")
             return f"`{words or (name.rsplit('.', 1)[-1] if target.startswith('~') else name)}`"

@@ -10,6 +10,7 @@ from fmtutor import (
     AffinePath,
     Checkerboard,
     ContinuousFlow,
+    Cosine,
     GaussianMixture,
     Linear,
     StandardNormal,
@@ -166,3 +167,13 @@ def test_notes_001_one_triangular_map_is_strong_enough_one_affine_is_not() -> No
     gap = target.log_prob(x) - affine
     assert gap.mean() > 0.3
     assert gap.mean() > 10 * gap.std() / math.sqrt(len(gap))
+
+
+def test_notes_001_a_conditional_velocity_may_point_away_from_the_data() -> None:
+    """On the linear path it is (z - x) / (1 - t), on the cosine path a point may go up to come down."""
+    noise, data = torch.linspace(-3, 3, 61, dtype=F64)[:, None], torch.full((61, 1), 0.5, dtype=F64)
+    for schedule, always in ((Linear(), True), (Cosine(), False), (VariancePreserving(), False)):
+        _, x, u = AffinePath(schedule).sample(noise, data, 0.3)
+        away = (u * (data - x) < 0).sum()
+        assert (away == 0).item() is always
+        torch.testing.assert_close(u, AffinePath(schedule).conditional_velocity(0.3, x, data))
