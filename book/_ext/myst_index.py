@@ -72,7 +72,7 @@ def repository(root: Path) -> str:
 
 
 @cache
-def tests(root: Path) -> dict[str, list[tuple[str, int]]]:
+def places_of_tests(root: Path) -> dict[str, list[tuple[str, int]]]:
     """Each test by its name: the files that define it, as paths below the root, and the lines."""
     found: dict[str, list[tuple[str, int]]] = {}
     for path in sorted((root / "tests").rglob("test_*.py")):
@@ -88,7 +88,7 @@ def address_of_test(root: Path, name: str, *, line: bool = False) -> str:
     Raises:
         ValueError: no test has this name, or several have.
     """
-    places = tests(root).get(name, [])
+    places = places_of_tests(root).get(name, [])
     if len(places) != 1:
         where = " and ".join(path for path, _ in places) or "no file"
         raise ValueError(f"a linked test must stand in one file below tests/, {name!r} stands in {where}")

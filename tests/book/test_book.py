@@ -22,7 +22,7 @@ HTML = ROOT / "_build" / "html"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 from execute_pages import cores  # noqa: E402
-from myst_index import Book, pages_in_toc  # noqa: E402
+from myst_index import Book, address_of_test, pages_in_toc  # noqa: E402
 
 
 def not_built() -> bool:
@@ -216,6 +216,23 @@ def test_a_broken_reference_fails(tmp_path: Path) -> None:
     assert failed.returncode != 0
     for name in ("nowhere", "nobody2000", "fmtutor.Nothing"):
         assert name in failed.stdout + failed.stderr, f"{name} went unnoticed"
+
+
+def test_a_page_links_to_a_test_by_its_name(tmp_path: Path) -> None:
+    root = tiny(tmp_path, index="# Start\n\nSee {test}`that <test_there>`.\n")
+    for name in ("here", "elsewhere"):
+        (root / "tests" / name).mkdir(parents=True)
+    file = root / "tests" / "here" / "test_it.py"
+    file.write_text("\n\ndef test_there() -> None: ...\n")
+    sound = build(root)
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    link = f"{Book(root).repository}/blob/main/tests/here/test_it.py"
+    assert address_of_test(root, "test_there") == link
+    assert f'href="{link}#L3"' in (root / "_build" / "html" / "index.html").read_text()
+    file.write_text("def test_renamed() -> None: ...\n")
+    gone = build(root)
+    assert gone.returncode != 0
+    assert "'test_there' stands in no file" in gone.stdout + gone.stderr
 
 
 def test_the_execution_cache_sees_the_package_the_pins_and_the_results(tmp_path: Path) -> None:

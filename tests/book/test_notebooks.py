@@ -18,7 +18,7 @@ sys.path.insert(0, str(EXT))
 
 import make_notebooks  # noqa: E402
 from myst_blocks import parse  # noqa: E402
-from myst_index import Book  # noqa: E402
+from myst_index import Book, places_of_tests  # noqa: E402
 
 # What only Sphinx understands: directives, roles, labels, options, block breaks, attributes, the book's own macros.
 RAW = {
@@ -242,6 +242,17 @@ def test_formulas_are_written_so_that_every_reader_shows_them(tmp_path: Path) ->
     text = "\n\n".join(cell.source for cell in nbformat.reads(made["03_page.ipynb"], as_version=4).cells)
     assert "**Definition 3.1 (A name).**\n\n$$\na = b\n$$" in text, text
     assert r"Here $\operatorname{div}$ and $\mathrm{d}$." in text, text
+
+
+def test_a_link_to_a_test_leads_to_the_repository(tmp_path: Path) -> None:
+    root = tiny(tmp_path, "```{code-cell}\n1\n```\n\nSee {test}`that <test_there>`.\n")
+    with pytest.raises(ValueError, match="'test_there' stands in no file"):
+        make_notebooks.notebooks(root)
+    places_of_tests.cache_clear()
+    (root / "tests").mkdir()
+    (root / "tests" / "test_it.py").write_text("def test_there() -> None: ...\n")
+    made = make_notebooks.notebooks(root)["03_page.ipynb"]
+    assert f"See [that]({Book(root).repository}/blob/main/tests/test_it.py)." in made
 
 
 def test_a_role_inside_code_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,45 @@ def test_the_glossary_is_in_order_and_names_nothing_twice() -> None:
     table = (BOOK / "notation.md").read_text().split("| English | 中文 | in one line |\n|---|---|---|\n")[1]
     terms = [row.split(" | ")[0][2:].lower().replace("–", "-") for row in table.strip().split("\n")]
     assert terms == sorted(set(terms))
+
+
+LINK = re.compile(r"\{test\}`[^`<]*<(\w+)>`")
+HERE = Path(__file__).parent
+
+
+def names_in(paths: Iterable[Path]) -> list[str]:
+    return [name for path in paths for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
+
+
+def test_every_linked_test_exists_once() -> None:
+    """And each link has words of its own, so that no page shows the bare name."""
+    defined = names_in(HERE.parent.rglob("test_*.py"))
+    for page in sorted(BOOK.glob("*.md")):
+        text = page.read_text()
+        linked = LINK.findall(text)
+        assert len(linked) == text.count("{test}"), page.name
+        assert {name: defined.count(name) for name in linked} == dict.fromkeys(linked, 1), page.name
+
+
+def test_the_errata_name_every_test_of_an_erratum() -> None:
+    linked = set(LINK.findall((BOOK / "errata.md").read_text()))
+    tests = set(names_in(HERE.glob("test_errata*.py")))
+    assert len(tests) > 25
+    assert tests - linked == set()
+
+
+def test_every_erratum_says_where_what_is_right_and_which_test() -> None:
+    entries = re.findall(r"^### ([A-Z])(\d+)\. .+?\n\n(.*?)(?=^##)", (BOOK / "errata.md").read_text(), re.S | re.M)
+    numbers: dict[str, list[int]] = {}
+    for kind, number, text in entries:
+        numbers.setdefault(kind, []).append(int(number))
+        said = re.findall(r"^- \*\*(\w+)\.\*\*", text, re.M)
+        assert said == (["Said", "Right"] if kind == "B" else ["Where", "There", "Right"]), (kind, number)
+        assert LINK.search(text), (kind, number)
+    assert list(numbers) == list("NLCBO")
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+
+
+def test_the_names_of_other_code_are_tested() -> None:
+    linked = set(LINK.findall((BOOK / "notation.md").read_text()))
+    assert set(names_in([HERE.parent / "test_names_elsewhere.py"])) == linked
