@@ -23,6 +23,7 @@ from fmtutor.distributions import (
 )
 from fmtutor.fields import Bound
 from fmtutor.flows import ContinuousFlow
+from fmtutor.guidance import drop_labels, guide
 from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss, prediction_loss
 from fmtutor.nets import VelocityMLP
 from fmtutor.normalizing import AffineCoupling, MaskedAutoregressive, NormalizingFlow, Planar, bits_per_dim, dequantize
@@ -67,8 +68,10 @@ __all__ = [
     "conditional_flow_matching_loss",
     "dequantize",
     "divergence",
+    "drop_labels",
     "fit",
     "flow_matching_loss",
+    "guide",
     "independent",
     "load_weights",
     "prediction_loss",

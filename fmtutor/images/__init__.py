@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmtutor.images.data import Images, digits, fashion_mnist, quantize, read_idx
+    from fmtutor.images.data import Images, cifar10, digits, fashion_mnist, folder, mnist, quantize
     from fmtutor.images.evaluate import (
         Classifier,
         class_histogram,
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
         nearest_distance,
         train_classifier,
     )
+    from fmtutor.images.files import read_idx
     from fmtutor.images.grid import grid, strip
     from fmtutor.images.unet import UNet
 
 _HOME = {
-    "data": ("Images", "digits", "fashion_mnist", "quantize", "read_idx"),
+    "data": ("Images", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "quantize"),
     "evaluate": (
         "Classifier",
         "class_histogram",
@@ -35,6 +36,7 @@ _HOME = {
         "nearest_distance",
         "train_classifier",
     ),
+    "files": ("read_idx",),
     "grid": ("grid", "strip"),
     "unet": ("UNet",),
 }
@@ -43,14 +45,17 @@ __all__ = [
     "Classifier",
     "Images",
     "UNet",
+    "cifar10",
     "class_histogram",
     "classifier_two_sample",
     "confidence",
     "digits",
     "fashion_mnist",
     "feature_distance",
+    "folder",
     "frechet_distance",
     "grid",
+    "mnist",
     "nearest_distance",
     "quantize",
     "read_idx",

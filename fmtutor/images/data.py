@@ -1,15 +1,11 @@
-"""Images to learn from: 1 797 scanned digits that need no network, and Fashion-MNIST.
+"""Images to learn from: 1 797 scanned digits that need no network, larger collections, and any folder of pictures.
 
 Chapter 8 trains on the first on two CPU cores and on the second on a GPU.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import math
 import os
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fmtutor import _validate
+from fmtutor.images.files import locate, read_cifar, read_idx, verified
 
 _URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 # For each file: md5 of the official archive, then sha256 of what is inside, which any other compression shares.
@@ -39,6 +36,19 @@ _FASHION = {
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
+
+
+_MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_MNIST = {  # md5 of each archive
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+_CIFAR_URL, _CIFAR = "https://www.cs.toronto.edu/~kriz/", "cifar-10-binary.tar.gz"
+_CIFAR_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+_CIFAR_PARTS = {"train": [f"data_batch_{k}.bin" for k in range(1, 6)], "test": ["test_batch.bin"]}
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class Images(NamedTuple):
@@ -129,75 +139,89 @@ def fashion_mnist(split: str = "train", root: str | os.PathLike[str] | None = No
         >>> x.shape  # doctest: +SKIP
         torch.Size([10000, 1, 28, 28])
     """
-    prefix = {"train": "train", "test": "t10k"}[_validate.choice("split", split, ("train", "test"))]
-    names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
-    images, labels = (read_idx(_locate(name, root, download), sha256=_FASHION[name][1]) for name in names)
+    images, labels = (
+        read_idx(locate(name, _URL, _FASHION[name][0], "fashion-mnist", root, download), sha256=_FASHION[name][1])
+        for name in _idx_names(split)
+    )
     return Images(images[:, None].float() / 127.5 - 1, labels.long())
 
 
-def _locate(name: str, root: str | os.PathLike[str] | None, download: bool) -> Path:
-    """The path of one file of Fashion-MNIST, fetched if it is nowhere."""
-    import pooch
+def mnist(split: str = "train", root: str | os.PathLike[str] | None = None, download: bool = True) -> Images:
+    """MNIST: handwritten digits, 28x28, grey, from -1 (paper) to 1 (ink) in 256 levels; all as in `fashion_mnist`.
 
-    folder = Path(root or os.environ.get("FMTUTOR_DATA") or pooch.os_cache("fmtutor")).expanduser()
-    home = folder / "fashion-mnist"
-    for path in (folder / name, home / name):
-        if path.is_file():
-            return path
-    if not download:
-        raise FileNotFoundError(f"{name} is neither in {folder} nor in {home}, and download is False")
-    try:
-        return Path(pooch.retrieve(_URL + name, known_hash=f"md5:{_FASHION[name][0]}", fname=name, path=home))
-    except (OSError, ValueError) as error:  # no network, no such page, or something else in its place
-        message = (
-            f"{name} is neither in {folder} nor in {home}, and could not be downloaded from {_URL}{name}: {error}. "
-            f"Put it into {home} by hand, or name the folder that holds it in the environment variable FMTUTOR_DATA"
-        )
-        raise (OSError if isinstance(error, OSError) else ValueError)(message) from error
+    Source: LeCun, Bottou, Bengio and Haffner (1998); from the mirror that PyTorch keeps.
+    """
+    images, labels = (
+        read_idx(verified(locate(name, _MNIST_URL, _MNIST[name], "mnist", root, download), _MNIST[name]))
+        for name in _idx_names(split)
+    )
+    return Images(images[:, None].float() / 127.5 - 1, labels.long())
 
 
-def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> UInt8[Tensor, "*shape"]:
-    """The array of bytes in an IDX file, gzipped or not.
+def cifar10(split: str = "train", root: str | os.PathLike[str] | None = None, download: bool = True) -> Images:
+    """CIFAR-10: photographs in ten classes, 32x32, in colour, from -1 to 1 in 256 levels; all as in `fashion_mnist`.
 
-    An IDX file is two zero bytes, a byte for the type (8: unsigned byte), a byte for the number of dimensions, each
-    dimension as four bytes with the highest first, and then the numbers. Nothing of a file is ever executed.
+    The archive (162 MB) is looked for in `root` and its subfolder `cifar-10`, and read where it lies.
+
+    Source: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
+    """
+    parts = _CIFAR_PARTS[_validate.choice("split", split, ("train", "test"))]
+    archive = verified(locate(_CIFAR, _CIFAR_URL, _CIFAR_MD5, "cifar-10", root, download), _CIFAR_MD5)
+    images, labels = read_cifar(archive, [f"cifar-10-batches-bin/{name}" for name in parts])
+    return Images(images.float() / 127.5 - 1, labels)
+
+
+def folder(path: str | os.PathLike[str], size: int, channels: int = 3) -> Images:
+    """Every picture below a folder, in the order of their names: its middle square, resized; subfolders are classes.
 
     Args:
-        path: file to read.
-        sha256: of the uncompressed content, compared when given.
+        path: the folder. A picture's label is the place of its subfolder among their sorted names, 0 where there is
+            none; what lies deeper belongs to the subfolder at the top.
+        size: side of the images, in pixels.
+        channels: 3 for colour, 1 for grey.
+
+    Returns:
+        Images `(n, channels, size, size)` from -1 to 1, and labels.
 
     Raises:
-        ValueError: for anything but a complete IDX file of unsigned bytes with that content; the file is named.
-
-    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", section "File formats".
+        FileNotFoundError: no such folder, or no picture in it.
+        ValueError: a picture cannot be read (it is named), or an argument is out of range.
 
     Example:
         >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "two-by-three"
-        >>> _ = path.write_bytes(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6]))
-        >>> read_idx(path).tolist()
-        [[1, 2, 3], [4, 5, 6]]
+        >>> from PIL import Image
+        >>> path = Path(tempfile.mkdtemp())
+        >>> Image.new("L", (20, 10), 255).save(path / "white.png")
+        >>> folder(path, size=4, channels=1).images.unique()
+        tensor([1.])
     """
-    content = _unpack(Path(path).expanduser())
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {content[:4].hex(' ')!r}")
-    start = 4 + 4 * content[3]
-    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) != start + math.prod(shape):
-        wanted = start + math.prod(shape)
-        raise ValueError(f"{path} is truncated or altered: {tuple(shape)} takes {wanted} bytes, it has {len(content)}")
-    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise ValueError(f"{path} is altered: the sha256 of its content is {found}, wanted {sha256}")
-    # A bytearray, because torch wants memory that it may write to; `[start:]` copies it once.
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
+    if _validate.whole("size", size) and channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+    top = Path(path).expanduser()
+    files = sorted(file for file in top.rglob("*") if file.suffix.lower() in _PICTURES and file.is_file())
+    if not files:
+        raise FileNotFoundError(f"{top} holds no picture ({', '.join(_PICTURES)})")
+    kinds = [file.relative_to(top).parts[0] if file.parent != top else "" for file in files]
+    classes = sorted(set(kinds))
+    pixels = torch.stack([_square(file, size, channels) for file in files])
+    return Images(pixels.float() / 127.5 - 1, torch.tensor([classes.index(kind) for kind in kinds]))
 
 
-def _unpack(path: Path) -> bytes:
-    """The content of a file, decompressed if it starts like a gzip file."""
-    raw = path.read_bytes()
-    if raw[:2] != b"\x1f\x8b":
-        return raw
+def _square(file: Path, size: int, channels: int) -> UInt8[Tensor, "channels size size"]:
+    """The middle of a picture, as bytes."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
-        return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is a truncated or altered gzip file: {error}") from error
+        with Image.open(file) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
+            fitted = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} is no picture that can be read: {error}") from error
+    return (
+        torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8).reshape(size, size, channels).permute(2, 0, 1)
+    )
+
+
+def _idx_names(split: str) -> list[str]:
+    prefix = {"train": "train", "test": "t10k"}[_validate.choice("split", split, ("train", "test"))]
+    return [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]

@@ -18,10 +18,11 @@ from torch.optim import AdamW, Optimizer
 from tqdm.auto import tqdm
 
 from fmtutor import _validate
+from fmtutor.training import checks
 from fmtutor.training.history import History
 from fmtutor.training.randomness import Source
 from fmtutor.training.run import Run
-from fmtutor.training.weights import load_weights, named, save_weights
+from fmtutor.training.weights import load_weights, save_weights
 
 __all__ = [
     "SMALL",
@@ -64,7 +65,8 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     log_every: int = 100,
-    progress: bool = True,
+    progress: bool | int = True,
+    accelerator: Any = None,
 ) -> History:
     """Train `model` for `steps` steps on what `loss` returns, and leave it ready for use.
 
@@ -97,7 +99,11 @@ def fit(
             above. The place of a DataLoader in its data is not kept, nor what a callback keeps for itself.
         checkpoint_every: Steps between two checkpoints; the newest two are kept.
         log_every: Steps between two looks at the losses. A look waits for the device; nothing else does.
-        progress: Show a bar where somebody can watch it: not in a file, nor where `TQDM_DISABLE` is set.
+        progress: Show a bar where somebody can watch it: not in a file, nor where `TQDM_DISABLE` is set. A number is
+            how many examples a step takes: the bar then counts those.
+        accelerator: an `accelerate.Accelerator` that has prepared the model: it decides the precision, and averages
+            the gradients of several processes, each of which calls `fit` with its own share of the batch in `loss`.
+            Callbacks run in every process, and must stop in all of them or in none; the first one alone writes.
 
     Returns:
         Loss and learning rate of every step, what `callback` returned, time, device and seed.
@@ -145,25 +151,26 @@ def fit(
 
     Source: Adam, arXiv 1412.6980; averaged weights, Polyak and Juditsky (1992); cosine schedule, arXiv 1608.03983.
     """
-    settings = _settings(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema, clip=clip)
+    settings = checks.settings(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema, clip=clip)
     names = ("steps", "lr", "warmup", "ema", "clip")
     steps, lr, warmup, ema, clip = (settings[name] for name in names)
     _validate.whole("checkpoint_every", checkpoint_every), _validate.whole("log_every", log_every)
     if callback is not None:
         _validate.function("callback", callback)
-    parameters = _parameters(model, loss)
+    parameters = checks.trainable(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
     optim = _validate.function("optimizer", optimizer)(parameters, lr=lr)
-    run = Run(model, optim, settings, rates, generators, checkpoint)
-    model.train()
-    bar = _bar(progress, run.step, steps)
+    run = Run(model, optim, settings, rates, generators, checkpoint, accelerator)
+    run.model.train()
+    stepping = optim if accelerator is None else accelerator.prepare(optim)
+    bar = _bar(progress, run.step, steps, run.writes)
     with few_threads(parameters, threads), run.under_way(), bar:
         for step in run.remaining():
-            value = update(loss, parameters, optim, run.rates[step], clip)
+            value = update(loss, parameters, stepping, run.rates[step], clip, accelerator)
             if ema:
                 average(run.averages, parameters, ema, step)
             run.record(value)
-            bar.update()
+            bar.update(int(progress))
             if run.step % log_every == 0 or run.step == steps:
                 bar.set_postfix_str(f"loss {run.look():.4g}")
                 run.call(callback)
@@ -173,7 +180,12 @@ def fit(
 
 
 def update(
-    loss: Callable[[], Tensor], parameters: Iterable[Tensor], optimizer: Optimizer, lr: float, clip: float | None
+    loss: Callable[[], Tensor],
+    parameters: Iterable[Tensor],
+    optimizer: Optimizer,
+    lr: float,
+    clip: float | None,
+    accelerator: Any = None,
 ) -> Tensor:
     """One step against the gradient of what `loss` returns, at most `clip` long before the optimizer scales it.
 
@@ -186,12 +198,12 @@ def update(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    value = _scalar(loss())
+    value = checks.scalar(loss())
     before = value.detach().clone()  # for it may be a weight itself
     optimizer.zero_grad()
-    value.backward()
+    value.backward() if accelerator is None else accelerator.backward(value)
     if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
+        (accelerator or nn.utils).clip_grad_norm_(parameters, clip)
     optimizer.step()
     return before
 
@@ -246,48 +258,8 @@ def few_threads(parameters: Sequence[Tensor], threads: int | None = None) -> Ite
         torch.set_num_threads(before)
 
 
-def _scalar(value: Tensor) -> Tensor:
-    """What `loss` returned, if a gradient can be taken of it."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"loss must return a torch.Tensor, got {type(value).__name__}")
-    if value.dim() != 0:
-        raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}: take its mean")
-    if not value.requires_grad:
-        raise ValueError("loss must depend on the model, but what it returned has no gradient: was it detached?")
-    return value
-
-
-def _settings(
-    *, steps: int, lr: float, warmup: float, schedule: str, ema: float | None, clip: float | None
-) -> dict[str, Any]:
-    """What decides the course of a training, checked, as plain numbers that a checkpoint can hold."""
-    ema = 0.0 if ema is None else ema
-    for name, part in {"warmup": warmup, "ema": ema}.items():
-        if not 0 <= _validate.number(name, part) < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {part}")
-    return {
-        "steps": _validate.whole("steps", steps),
-        "lr": float(_validate.positive("lr", lr)),
-        "warmup": float(warmup),
-        "schedule": _validate.choice("schedule", schedule, ("cosine", "constant")),
-        "ema": float(ema),
-        "clip": None if clip is None else float(_validate.positive("clip", clip)),
-    }
-
-
-def _parameters(model: nn.Module, loss: Callable[[], Tensor]) -> list[nn.Parameter]:
-    """What there is to train in `model`."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not callable(loss):
-        raise TypeError(f"loss must be a function without arguments that draws a batch, got {type(loss).__name__}")
-    named(model)  # all of it with numbers
-    if not (parameters := [p for p in model.parameters() if p.requires_grad]):
-        raise ValueError("model must have something to train, got no parameter that requires a gradient")
-    return parameters
-
-
-def _bar(progress: bool, done: int, steps: int) -> tqdm:
+def _bar(progress: bool | int, done: int, steps: int, here: bool) -> tqdm:
     """A bar that is gone when training is over; `disable=None` keeps it out of files and pipes."""
-    hide = not progress or bool(os.environ.get("TQDM_DISABLE"))
-    return tqdm(total=steps, initial=done, disable=True if hide else None, leave=False, unit="step")
+    hide = not (progress and here) or bool(os.environ.get("TQDM_DISABLE"))
+    each, unit = (1, "step") if isinstance(progress, bool) else (_validate.whole("progress", progress, least=0), "ex")
+    return tqdm(total=each * steps, initial=each * done, disable=True if hide else None, leave=False, unit=unit)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fmtutor import _validate
-from fmtutor.training import randomness
+from fmtutor.training import checks, randomness
 from fmtutor.training.checkpoints import newest, record_of, same_settings, save, section
 from fmtutor.training.history import History
 from fmtutor.training.interrupts import noted, somebody_is_there
@@ -38,7 +37,10 @@ class Run:
         rates: Sequence[float],
         generators: Sequence[randomness.Source] = (),
         folder: str | Path | None = None,
+        accelerator: Any = None,
     ) -> None:
+        self.accelerator = accelerator
+        model = model if accelerator is None else accelerator.unwrap_model(model)
         trained = {plain(name): p for name, p in model.named_parameters() if p.requires_grad}
         self.model, self.optimizer, self.generators = model, optimizer, randomness.sources(generators)
         self.names, self.parameters = list(trained), list(trained.values())
@@ -53,14 +55,19 @@ class Run:
         self.rates = list(rates)
         self.logged: dict[str, list[tuple[int, float]]] = {}
         self.stopped, self.interrupted, self.resumed = "", False, 0
-        self.settings = {**settings, **_description(model, optimizer, self.generators)}
-        self.folder = _folder(folder)
+        self.settings = {**settings, **_description(model, optimizer, self.generators, accelerator)}
+        self.folder = checks.folder(folder)
         if self.folder is not None:
             _optimized(model, optimizer)
         self.saved: Path | None = None
         self.started = time.perf_counter()
         self._resume()
         self.seed = torch.initial_seed()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files and shows a bar; of several, the first does."""
+        return self.accelerator is None or bool(self.accelerator.is_main_process)
 
     @property
     def step(self) -> int:
@@ -89,7 +96,7 @@ class Run:
         Raises:
             ValueError: A loss since the last look, or a weight now, is NaN or infinite.
         """
-        values = torch.stack(self.pending).tolist() if self.pending else []
+        values = self._everywhere(torch.stack(self.pending)).tolist() if self.pending else []
         self.pending = []
         for value in values:
             self.losses.append(value)
@@ -116,7 +123,7 @@ class Run:
             _copy(self.parameters, now)
             for module, mode in modes:
                 module.training = mode
-        for name, value in _numbers(numbers).items():
+        for name, value in checks.numbers(numbers).items():
             self.logged.setdefault(name, []).append((self.step, value))
 
     def save(self) -> None:
@@ -124,6 +131,8 @@ class Run:
         if self.folder is None or self.saved == record_of(self.folder, self.step):
             return
         self.look()
+        if not self.writes:
+            return
         info = {"seconds": self.seconds, "settings": self.settings, "stopped": self.stopped}
         try:
             self.saved = save(self.folder, self.step, self._tensors(), info)
@@ -170,6 +179,10 @@ class Run:
             self.stopped,
         )
 
+    def _everywhere(self, losses: Tensor) -> Tensor:
+        """Losses of shares of a batch, as those of the whole."""
+        return losses if self.accelerator is None else self.accelerator.reduce(losses, reduction="mean")
+
     def _interrupt(self) -> None:
         self.interrupted = True
 
@@ -185,6 +198,14 @@ class Run:
         for name, mean in zip(self.names, self.averages, strict=False):
             mean.copy_(tensors[f"average/{name}"])
         self._resume_optimizer(section(tensors, "optimizer"))
+        if scaler := getattr(self.accelerator, "scaler", None):
+            state = dict(zip(scaler.state_dict(), tensors["scaler"].tolist(), strict=True))
+            scaler.load_state_dict(
+                {
+                    name: int(v) if name.startswith("_growth") or name == "growth_interval" else v
+                    for name, v in state.items()
+                }
+            )
         self.losses, self.resumed = tensors["losses"].tolist(), info["step"]
         # Past the end of a training that is to go on, the rate stays where it was.
         self.rates = tensors["learning_rates"].tolist() + [self.settings["lr"]] * (len(self.rates) - planned)
@@ -221,6 +242,8 @@ class Run:
                 elif value is not None:
                     raise TypeError(f"optimizer must keep tensors alone to be saved, got {what} = {value!r}")
         tensors |= {f"random/{name}": state for name, state in randomness.state(self.generators).items()}
+        if scaler := getattr(self.accelerator, "scaler", None):
+            tensors["scaler"] = torch.tensor([*scaler.state_dict().values()], dtype=torch.float64)
         for name, pairs in self.logged.items():
             tensors[f"logged/{name}"] = torch.tensor(pairs, dtype=torch.float64)
         curves = {"losses": self.losses, "learning_rates": self.rates}
@@ -245,28 +268,6 @@ def _copy(to: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         tensor.copy_(value)
 
 
-def _folder(folder: str | Path | None) -> Path | None:
-    """The folder for checkpoints, made now: that it cannot be is no news for step 1000."""
-    if folder is None:
-        return None
-    if folder == "":
-        raise ValueError("checkpoint must name a folder, got an empty name")
-    if (path := Path(folder).expanduser()).is_file():
-        raise ValueError(f"checkpoint must be a folder, got the file {path}")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _numbers(returned: Any) -> dict[str, float]:
-    """What a callback returned, if it is numbers by name."""
-    if returned is None:
-        return {}
-    if not isinstance(returned, Mapping):
-        raise TypeError(f"callback must return a dict of numbers by name, or None, got {type(returned).__name__}")
-    plain_numbers = {k: v.detach() if isinstance(v, Tensor) else v for k, v in returned.items()}
-    return {str(k): float(_validate.number(f"what callback returns as {k!r}", v)) for k, v in plain_numbers.items()}
-
-
 def _optimized(model: nn.Module, optimizer: Optimizer) -> list[str]:
     """The names of what `optimizer` moves, in its own order."""
     names = {id(p): plain(name) for name, p in model.named_parameters()}
@@ -276,7 +277,9 @@ def _optimized(model: nn.Module, optimizer: Optimizer) -> list[str]:
     return [names[id(p)] for p in moved]
 
 
-def _description(model: nn.Module, optimizer: Optimizer, generators: Sequence[randomness.Source]) -> dict[str, Any]:
+def _description(
+    model: nn.Module, optimizer: Optimizer, generators: Sequence[randomness.Source], accelerator: Any
+) -> dict[str, Any]:
     """What else has to be the same on a resume, as plain text."""
     numbers = {k: v for k, v in optimizer.defaults.items() if isinstance(v, int | float | tuple) and k != "lr"}
     rule = ", ".join(f"{key}={value}" for key, value in sorted(numbers.items()) if not isinstance(value, bool))
@@ -291,5 +294,6 @@ def _description(model: nn.Module, optimizer: Optimizer, generators: Sequence[ra
         "optimizer": f"{type(optimizer).__name__}({rule})",
         "generators": [type(g).__module__.partition(".")[0] for g in generators],
         "device": next(model.parameters()).device.type,
+        **({} if accelerator is None else {"precision": accelerator.mixed_precision}),
         **shapes,
     }

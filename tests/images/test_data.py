@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import http.server
+import io
 import os
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
-from fmtutor.images import data, digits, fashion_mnist, quantize, read_idx
+from fmtutor.images import cifar10, data, digits, fashion_mnist, folder, mnist, quantize, read_idx
 
 NAMES = tuple(data._FASHION)
 
@@ -69,7 +73,7 @@ def test_no_digit_is_in_both_splits_and_no_seed_changes_them() -> None:
 
 
 def test_an_unknown_split_is_named_with_the_known_ones() -> None:
-    for load in (digits, fashion_mnist):
+    for load in (digits, fashion_mnist, mnist, cifar10):
         with pytest.raises(ValueError, match=r"split must be one of 'train', 'test', got 'valid'"):
             load("valid")
 
@@ -224,12 +228,128 @@ def test_without_download_a_missing_file_is_named(tmp_path) -> None:
         fashion_mnist("test", root=tmp_path, download=False)
 
 
+def test_mnist_is_read_from_the_official_archives_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pooch.retrieve", lambda *a, **k: pytest.fail("went to the network"))
+    pictures = torch.randint(0, 256, (3, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    raw = {NAMES[2]: gzip.compress(idx(pictures)), NAMES[3]: gzip.compress(idx(torch.tensor([7, 0, 9]).byte()))}
+    (tmp_path / "mnist").mkdir()
+    for name, content in raw.items():
+        (tmp_path / "mnist" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{NAMES[2]} is truncated or altered: its md5 is .*, wanted 9fb629c4"):
+        mnist("test", root=tmp_path)
+    monkeypatch.setattr(data, "_MNIST", {name: hashlib.md5(content).hexdigest() for name, content in raw.items()})
+    x, y = mnist("test", root=tmp_path)
+    assert torch.equal(((x + 1) * 127.5).round(), pictures[:, None].float())
+    assert y.tolist() == [7, 0, 9]
+
+
+def cifar_archive(path: Path, files: dict[str, bytes]) -> str:
+    """A gzipped tar as the official one, written by the standard library, and its md5."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def row(label: int, picture: torch.Tensor) -> bytes:
+    """One image as its document describes it: a label, then all red bytes, all green ones, all blue ones."""
+    return bytes([label]) + b"".join(bytes(channel.flatten().tolist()) for channel in picture)
+
+
+def test_cifar_is_read_in_colour_and_in_order(tmp_path: Path, monkeypatch) -> None:
+    pictures = torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    parts = {f"data_batch_{k}.bin": row(k, pictures[k - 1]) for k in range(1, 6)}
+    archive = tmp_path / data._CIFAR
+    md5 = cifar_archive(archive, {**parts, "test_batch.bin": row(9, pictures[5]) * 2})
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is truncated or altered: its md5"):
+        cifar10("train", root=tmp_path)
+    monkeypatch.setattr(data, "_CIFAR_MD5", md5)
+    x, y = cifar10("train", root=tmp_path)
+    assert torch.equal(((x + 1) * 127.5).round(), pictures[:5].float())
+    assert y.tolist() == [1, 2, 3, 4, 5]
+    x, y = cifar10("test", root=tmp_path)
+    assert torch.equal(((x + 1) * 127.5).round(), pictures[[5, 5]].float())
+    assert y.tolist() == [9, 9]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"other.bin": b""}, "is truncated or altered: .*test_batch.bin"),
+        ({"test_batch.bin": row(1, torch.zeros(3, 32, 32).byte())[:-1]}, "must hold rows of 3073 bytes, got 3072"),
+        ({"test_batch.bin": b""}, "must hold rows of 3073 bytes, got 0"),
+        ({"test_batch.bin": row(10, torch.zeros(3, 32, 32).byte())}, r"labels must lie in \[0, 9\], got 10"),
+    ],
+    ids=["no such member", "short", "empty", "an eleventh class"],
+)
+def test_a_spoilt_cifar_is_refused(tmp_path: Path, monkeypatch, files: dict[str, bytes], message: str) -> None:
+    monkeypatch.setattr(data, "_CIFAR_MD5", cifar_archive(tmp_path / data._CIFAR, files))
+    with pytest.raises(ValueError, match=message):
+        cifar10("test", root=tmp_path)
+
+
+def test_a_damaged_archive_is_refused_wherever_it_was_cut(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / data._CIFAR
+    noise = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    cifar_archive(path, {"test_batch.bin": row(1, noise) * 3})
+    raw = path.read_bytes()
+    for bad in (b"", raw[:100], raw[: len(raw) // 2], b"no archive"):  # one byte alone is what the md5 is for
+        path.write_bytes(bad)
+        monkeypatch.setattr(data, "_CIFAR_MD5", hashlib.md5(bad).hexdigest())
+        with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz"):
+            cifar10("test", root=tmp_path)
+
+
+def test_a_folder_of_pictures_becomes_images_with_a_class_for_each_subfolder(tmp_path: Path) -> None:
+    for kind, grey in (("cats", 0), ("dogs", 255)):
+        (tmp_path / kind / "deep").mkdir(parents=True)
+        Image.new("RGB", (40, 20), (grey, grey, grey)).save(tmp_path / kind / "a.PNG")
+        Image.new("L", (7, 9), grey).save(tmp_path / kind / "deep" / "b.png")
+    (tmp_path / "cats" / "notes.txt").write_text("no picture")
+    x, y = folder(tmp_path, size=8)
+    assert x.shape == (4, 3, 8, 8)
+    assert y.tolist() == [0, 0, 1, 1]
+    assert x.flatten(1).mean(1).tolist() == [-1, -1, 1, 1]
+    assert folder(tmp_path, size=8, channels=1).images.shape == (4, 1, 8, 8)
+
+
+def test_a_picture_keeps_its_middle_upright_and_in_its_colours(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (30, 10))
+    wide.paste((255, 0, 0), (10, 0, 20, 5))  # the upper half of the middle is red, the lower one blue
+    wide.paste((0, 0, 255), (10, 5, 20, 10))
+    wide.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: to be turned by a quarter clockwise
+    wide.crop((10, 0, 20, 10)).rotate(90).save(tmp_path / "b.png", exif=exif)
+    x, y = folder(tmp_path, size=10)
+    assert y.tolist() == [0, 0]
+    for picture in x:
+        assert picture[:, 1, 5].tolist() == [1, -1, -1]
+        assert picture[:, 8, 5].tolist() == [-1, -1, 1]
+
+
+def test_a_folder_without_pictures_or_with_a_broken_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        folder(tmp_path, size=8)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        folder(tmp_path / "nowhere", size=8)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG and nothing more")
+    with pytest.raises(ValueError, match=r"broken\.png is no picture that can be read"):
+        folder(tmp_path, size=8)
+    with pytest.raises(ValueError, match="size must be a whole number"):
+        folder(tmp_path, size=0)
+    with pytest.raises(ValueError, match=r"channels must be 1 \(grey\) or 3 \(colour\), got 4"):
+        folder(tmp_path, size=8, channels=4)
+
+
 def real_folder() -> Path | None:
     """Where Fashion-MNIST lies, if it lies anywhere."""
     beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    for folder in (os.environ.get("FMTUTOR_DATA"), beside):
-        if folder and any((Path(folder) / sub / NAMES[0]).is_file() for sub in ("", "fashion-mnist")):
-            return Path(folder)
+    for place in (os.environ.get("FMTUTOR_DATA"), beside):
+        if place and any((Path(place) / sub / NAMES[0]).is_file() for sub in ("", "fashion-mnist")):
+            return Path(place)
     return None
 
 
