@@ -114,7 +114,7 @@ def test_mixture_density_against_scipy(name: str) -> None:
 def test_density_against_the_cloud_of_the_reference(name: str) -> None:
     x1, weight = (part[::9] for part in cloud(name))
     log_p = targets()[name].log_prob(x1)  # type: ignore[attr-defined]
-    density = weight / (0.045**2)
+    density = weight / 0.06**2
     big = density > 1e-6
     torch.testing.assert_close(log_p[big], density[big].log(), rtol=0, atol=1e-7)
 
