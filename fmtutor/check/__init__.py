@@ -9,6 +9,7 @@ from fmtutor.check._card import Catalogue, Result
 from fmtutor.check._exercise import EXERCISES
 from fmtutor.check.conditional import *  # noqa: F403
 from fmtutor.check.continuous import *  # noqa: F403
+from fmtutor.check.diffusion import *  # noqa: F403
 from fmtutor.check.flow_matching import *  # noqa: F403
 from fmtutor.check.images import *  # noqa: F403
 from fmtutor.check.normalizing import *  # noqa: F403

@@ -1,6 +1,7 @@
 """Figures that a reader plays with: live in a notebook, and alive on a built page, where no Python runs.
 
-`frames` follows a slider, `marginal_velocity` is chapter 3's average over the data, `particles` is a flow in motion.
+`frames` follows a slider, `marginal_velocity` is chapter 3's average over the data, `particles` is a flow in motion,
+`samplers` are chapter 6's ways through one density.
 """
 
 from __future__ import annotations
@@ -8,5 +9,6 @@ from __future__ import annotations
 from fmtutor.explore._frames import frames
 from fmtutor.explore._marginal import marginal_velocity
 from fmtutor.explore._particles import particles
+from fmtutor.explore._samplers import samplers
 
-__all__ = ["frames", "marginal_velocity", "particles"]
+__all__ = ["frames", "marginal_velocity", "particles", "samplers"]
