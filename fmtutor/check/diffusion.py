@@ -19,56 +19,86 @@ from fmtutor.check._predictions import Mistakes, number
 __all__ = ["ddpm_noise", "halving_noise", "score_to_velocity", "simple_weight", "steps_to_hide"]
 
 
-def _data(t: Tensor, x: Tensor, score: Tensor) -> Tensor:
-    """E[x1 | xt = x] on the linear path, from the score."""
-    return (x + (1 - t) ** 2 * score) / t
+def _through(noise: Callable[..., Tensor], data: Callable[..., Tensor] | None = None) -> Callable[..., Tensor]:
+    """The velocity with a guess of the noise, and of the data where that is not what the noise leaves of x."""
 
+    def velocity(x: Tensor, score: Tensor, alpha: Tensor, sigma: Tensor, d_alpha: Tensor, d_sigma: Tensor) -> Tensor:
+        e = noise(x, score, sigma)
+        z = (x - sigma * e) / alpha if data is None else data(x, score, alpha, sigma)
+        return d_alpha * z + d_sigma * e
+
+    return velocity
+
+
+def _noise(x: Tensor, score: Tensor, sigma: Tensor) -> Tensor:
+    return -sigma * score
+
+
+def _data(x: Tensor, score: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x + sigma**2 * score) / alpha
+
+
+_flow = _through(_noise)
 
 _FROM_SCORE = {
-    "The sign of the score is turned: it points to where data are likely, and the noise is `-(1 - t) * score`.": (
-        lambda t, x, score: (x - (1 - t) * score) / t
+    "The sign of the score is turned: it points to where data are likely, and the noise is `-sigma * score`.": (
+        _through(lambda x, score, sigma: sigma * score)
     ),
-    "The noise is `-(1 - t) * score`: in yours the factor `1 - t` is missing.": lambda t, x, score: (x + score) / t,
-    "There is one `1 - t` too many at the score. (With its square the formula is that of `E[x1 | x]`, the place where "
-    "the points are going, and not how fast.)": _data,
-    "That is the noise, `E[x0 | x]`. The velocity is the mean of `x1 - x0`.": lambda t, x, score: -(1 - t) * score,
-    "That is the way that is left to `E[x1 | x]`: divide it by the time that is left, `1 - t`.": (
-        lambda t, x, score: _data(t, x, score) - x
+    "The noise is `-sigma * score`: in yours the factor `sigma` is missing.": _through(lambda x, score, sigma: -score),
+    "The noise is `-sigma * score`, with one `sigma` and not its square.": (
+        _through(lambda x, score, sigma: -(sigma**2) * score),
+        _through(lambda x, score, sigma: -(sigma**2) * score, _data),
     ),
-    "Time runs the other way here: t = 0 is noise and t = 1 is data, so the noise has the weight `1 - t`.": (
-        lambda t, x, score: (x + t * score) / (1 - t),
-        lambda t, x, score: -(x + t * score) / (1 - t),
+    "The sign is right in the data and turned in the noise: it is `-sigma * score` in both places, and the two parts "
+    "are added.": (_through(lambda x, score, sigma: sigma * score, _data)),
+    "In the data `sigma` comes twice, once with the noise and once in it: `x + sigma ** 2 * score`.": (
+        _through(_noise, lambda x, score, alpha, sigma: (x + sigma * score) / alpha)
+    ),
+    "The data is what is left of `x` over its weight: in yours it is not divided by `alpha`.": (
+        _through(_noise, lambda x, score, alpha, sigma: x + sigma**2 * score)
+    ),
+    "`alpha` belongs under all of `x + sigma ** 2 * score`: put brackets.": (
+        _through(_noise, lambda x, score, alpha, sigma: x + sigma**2 * score / alpha),
+        _through(_noise, lambda x, score, alpha, sigma: x / alpha + sigma**2 * score),
+    ),
+    "That is `E[x1 | x]`, the place where the points are going. How fast do they move?": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: _data(x, score, alpha, sigma)
+    ),
+    "That is the noise, `E[x0 | x]`. It is one half of the answer.": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: -sigma * score
+    ),
+    "That holds on the linear path alone: on others `d_alpha` and `d_sigma` are not 1 and -1.": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: _data(x, score, alpha, sigma) + sigma * score,
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: (x + sigma * score) / alpha,
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: (_data(x, score, alpha, sigma) - x) / (1 - alpha),
+    ),
+    "The two derivatives are exchanged: `d_alpha` belongs to the data, `d_sigma` to the noise.": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: _flow(x, score, alpha, sigma, d_sigma, d_alpha)
     ),
     "That is the drift of the SDE with g = 1: half a score too much for the velocity.": (
-        lambda t, x, score: (x + (1 - t) * score) / t + 0.5 * score
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: _flow(x, score, alpha, sigma, d_alpha, d_sigma) + score / 2
     ),
-    "The brackets are missing: all of `x + (1 - t) * score` is divided by `t`.": (
-        lambda t, x, score: x + (1 - t) * score / t,
-        lambda t, x, score: x / t + (1 - t) * score,
+    "The part of the noise is missing: `d_sigma` times `E[x0 | x]`.": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: d_alpha * _data(x, score, alpha, sigma)
     ),
-    "The velocity is data *less* noise, `E[x1 | x] - E[x0 | x]`: yours is their sum.": (
-        lambda t, x, score: _data(t, x, score) - (1 - t) * score
+    "The part of the data is missing: `d_alpha` times `E[x1 | x]`.": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: -d_sigma * sigma * score
     ),
-    "`x` is missing: a score of 0 does not mean that nothing moves.": lambda t, x, score: (1 - t) * score / t,
-    "The score is missing: without it nothing is known of the data.": lambda t, x, score: x / t,
-    "The data has the weight `t` in `x`, so it is divided by `t`, not multiplied.": (
-        lambda t, x, score: (x + (1 - t) * score) * t
-    ),
-    "The data is what is left of `x` *over its weight* `t`: in yours it is not divided.": (
-        lambda t, x, score: x + (1 - t) ** 2 * score + (1 - t) * score,
-        lambda t, x, score: x + (1 - t) * score,
-    ),
-    "That is the score itself: it says where the density rises, and not how fast the points move.": (
-        lambda t, x, score: score + 0 * x
+    "`x` is missing: a score of 0 does not mean that nothing moves.": (
+        lambda x, score, alpha, sigma, d_alpha, d_sigma: _flow(0 * x, score, alpha, sigma, d_alpha, d_sigma)
     ),
 }
 
 
-@exercise(chapter=6, number=1, right="Right: `x` less the noise gives the data, and the data less the noise the rest.")
+@exercise(chapter=6, number=1, right="Right on any path: the score gives the noise, `x` and the noise give the data.")
 def score_to_velocity(answer: Any) -> str | None:
-    """Write `velocity(t, x, score)`, the marginal velocity of the linear path, from the score at the same place."""
-    points = [(torch.tensor(t), torch.randn(12, 2), torch.randn(12, 2)) for t in (0.1, 0.3, 0.55, 0.8, 0.95)]
-    return diagnose(answer, lambda t, x, score: (x + (1 - t) * score) / t, _FROM_SCORE, points)
+    """Write `velocity(x, score, alpha, sigma, d_alpha, d_sigma)`, the marginal velocity of any path, from the score."""
+
+    def place() -> tuple[Tensor, ...]:
+        some = (0.2 + torch.rand(4)).unbind()
+        return torch.randn(12, 2), torch.randn(12, 2), *some[:3], -some[3]
+
+    return diagnose(answer, _flow, _FROM_SCORE, [place() for _ in range(5)])
 
 
 def _times() -> Tensor:

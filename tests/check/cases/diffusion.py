@@ -11,20 +11,20 @@ import torch
 from fmtutor import AffinePath, Cosine
 
 
-def _to_data(t, x, score):
-    return (x + (1 - t) ** 2 * score) / t
+def _to_data(x, score, alpha, sigma):
+    return (x + sigma**2 * score) / alpha
 
 
-def _by_the_package(t, x, score):
-    return AffinePath().convert(float(t), x, score, source="score", to="velocity")
+def _flow(x, score, alpha, sigma, d_alpha, d_sigma):
+    return d_alpha / alpha * x + (d_alpha / alpha * sigma**2 - sigma * d_sigma) * score
 
 
-def _by_equations(t, x, score):
-    """x = t d + (1 - t) n and score = -n / (1 - t), solved as two equations."""
-    t = t.double()
-    matrix = torch.stack([torch.stack([t, 1 - t]), torch.stack([0 * t, -1 / (1 - t)])])
-    data, noise = torch.linalg.solve(matrix, torch.stack([x.flatten(), score.flatten()]).double())
-    return (data - noise).reshape(x.shape)
+def _by_equations(x, score, alpha, sigma, d_alpha, d_sigma):
+    """x = alpha d + sigma n and score = -n / sigma, solved as two equations."""
+    a, s = float(alpha), float(sigma)
+    matrix = numpy.array([[a, s], [0, -1 / s]])
+    data, noise = numpy.linalg.solve(matrix, numpy.stack([x.flatten().numpy(), score.flatten().numpy()]))
+    return (float(d_alpha) * data + float(d_sigma) * noise).reshape(x.shape)
 
 
 def _fresh(t, h=1e-6):
@@ -40,30 +40,36 @@ def _gain(t):
 
 CASES = {
     "score_to_velocity": (
-        lambda t, x, score: (x + (1 - t) * score) / t,
+        _flow,
         [
-            (lambda t, x, score: (x - (1 - t) * score) / t, "sign of the score is turned"),
-            (lambda t, x, score: _to_data(t, x, score) + (1 - t) ** 2 * 0, "one `1 - t` too many"),
-            (lambda t, x, score: (x + score) / t, "factor `1 - t` is missing"),
-            (lambda t, x, score: (t - 1) * score, "That is the noise"),
-            (lambda t, x, score: _to_data(t, x, score) - x, "time that is left"),
-            (lambda t, x, score: (x + t * score) / (1 - t), "runs the other way"),
-            (lambda t, x, score: (x + (1 - t) * score) / t + score / 2, "drift of the SDE"),
-            (lambda t, x, score: x / t + (1 - t) * score, "brackets"),
-            (lambda t, x, score: _to_data(t, x, score) - (1 - t) * score, "yours is their sum"),
-            (lambda t, x, score: score * (1 - t) / t, "a score of 0"),
-            (lambda t, x, score: x / t, "score is missing"),
-            (lambda t, x, score: t * x + t * (1 - t) * score, "not multiplied"),
-            (lambda t, x, score: x + (1 - t) * score, "in yours it is not divided"),
-            (lambda t, x, score: score, "score itself"),
-            (lambda x, t, score: (x + (1 - t) * score) / t, "in this order"),
+            (lambda x, score, a, s, da, ds: _flow(x, -score, a, s, da, ds), "sign of the score is turned"),
+            (lambda x, score, a, s, da, ds: da * (x + s * score) / a - ds * score, "factor `sigma` is missing"),
+            (lambda x, score, a, s, da, ds: da * _to_data(x, score, a, s) - ds * s**2 * score, "not its square"),
+            (lambda x, score, a, s, da, ds: da * _to_data(x, score, a, s) + s * ds * score, "in both places"),
+            (lambda x, score, a, s, da, ds: da * (x + s * score) / a - s * ds * score, "once with the noise"),
+            (lambda x, score, a, s, da, ds: da * (x + s**2 * score) - s * ds * score, "not divided by `alpha`"),
+            (lambda x, score, a, s, da, ds: da * (x / a + s**2 * score) - s * ds * score, "put brackets"),
+            (lambda x, score, a, s, da, ds: _to_data(x, score, a, s), "points are going"),
+            (lambda x, score, a, s, da, ds: -s * score, "one half of the answer"),
+            (lambda x, score, a, s, da, ds: (x + s * score) / a, "linear path alone"),
+            (lambda x, score, a, s, da, ds: _flow(x, score, a, s, ds, da), "are exchanged"),
+            (lambda x, score, a, s, da, ds: _flow(x, score, a, s, da, ds) + 0.5 * score, "drift of the SDE"),
+            (lambda x, score, a, s, da, ds: da / a * (x + s**2 * score), "part of the noise is missing"),
+            (lambda x, score, a, s, da, ds: -s * ds * score, "part of the data is missing"),
+            (lambda x, score, a, s, da, ds: _flow(0, score, a, s, da, ds), "a score of 0"),
+            (lambda score, x, alpha, sigma, d_alpha, d_sigma: x, "in this order"),
             (1.0, "A function is wanted"),
         ],
         [
-            _by_the_package,
             _by_equations,
-            lambda t, x, score: (_to_data(t, x, score) - x) / (1 - t),
-            lambda *, t, x, score: x.numpy() / t.item() + (1 / t.item() - 1) * score.numpy(),
+            lambda x, score, a, s, da, ds: (
+                da * (x.double() + s.double() ** 2 * score.double()) / a.double() - s * ds * score.double()
+            ),
+            lambda *, x, score, alpha, sigma, d_alpha, d_sigma: _flow(x, score, alpha, sigma, d_alpha, d_sigma),
+            lambda x, score, a, s, da, ds: [
+                [_flow(v, w, a, s, da, ds).item() for v, w in zip(*row, strict=True)]
+                for row in zip(x, score, strict=True)
+            ],
         ],
     ),
     "simple_weight": (
