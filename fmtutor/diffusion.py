@@ -46,8 +46,11 @@ class Converted(nn.Module):
 def as_velocity(model: Callable[[Tensor, Tensor], Tensor], path: AffinePath, predict: str) -> Converted:
     """A model that predicts "noise", "data", "score" or "velocity", as a velocity field `v(t, x)`.
 
-    Papers on diffusion count time from data to noise: their `eps(x, s)` with `s = 1 - t` is our "noise", their
-    `x0(x, s)` our "data" (x0 is data there). On a variance-preserving path, `alpha(t)` is `sqrt(alphas_cumprod)`.
+    Papers on diffusion count time from data to noise. With `s = 1 - t`, their epsilon-prediction `eps(x, s)` is our
+    "noise", and their x0-prediction our "data" (x0 is data there). Of DDPM's K steps, k = 1 next to the data, step k is
+    our `t = 1 - k / K`, with `alpha(t) = sqrt(alphas_cumprod[k])`, `sigma(t) = sqrt(1 - alphas_cumprod[k])` and
+    `beta_k = 1 - alphas_cumprod[k] / alphas_cumprod[k - 1]`; their v-prediction is `alpha x0 - sigma x1` in our names,
+    on their paths the velocity up to a factor of time.
 
     Args:
         model: `m(t, x)`, which returns the shape of x; a label is bound before, by `partial` or `Bound`.
@@ -180,8 +183,10 @@ def ancestral(
 
     From x at time s, with the end z and the noise `e = (x - alpha_s z) / sigma_s` that would have led here, the next
     state is `alpha_t z + sqrt(sigma_t^2 - c^2) e + c w` with fresh noise w. With `eta = 1`, c is the spread at t, given
-    x and z, of the diffusion that turns data into noise step by step: DDPM. With `eta = 0` nothing is drawn: DDIM,
-    which is Euler's method for `x / alpha` against `sigma / alpha`.
+    x and z, of the diffusion that turns data into noise step by step: DDPM, whose step from k to k - 1 of K is ours
+    from `t = 1 - k / K` to `1 - (k - 1) / K`; their posterior variance is c^2, which is
+    `beta_k (1 - alphas_cumprod[k - 1]) / (1 - alphas_cumprod[k])`. With `eta = 0` nothing is drawn: DDIM, which is Euler's method for `x / alpha` against
+    `sigma / alpha`.
 
     If `data` draws z from its exact posterior, the densities at the visited times are exact for any number of steps;
     with the mean of z, which is what a network knows, only for many.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from fmtutor import (
     GaussianMixture,
     Linear,
     Polynomial,
+    Schedule,
     StandardNormal,
     VariancePreserving,
     diffusion,
@@ -69,6 +70,45 @@ def test_a_model_is_read_in_every_way(name: str) -> None:
         assert torch.allclose(as_velocity(model, path, predict)(t, x), u, rtol=1e-9)
         assert torch.allclose(as_score(model, path, predict)(t, x), score, rtol=1e-9)
         assert not torch.allclose(as_velocity(lambda t, x, a=answer: -a, path, predict)(t, x), u, rtol=1e-2)
+
+
+class _Random(Schedule):
+    """A schedule that nobody chose: rising data, falling noise, with random powers and sizes."""
+
+    def __init__(self) -> None:
+        self.a, self.b, self.size = (0.5 + torch.rand(3).double()).tolist()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.size * t**self.a
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - t) ** self.b
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_averaging_over_the_posterior_commutes_with_every_conversion(seed: int) -> None:
+    """All four are affine in each other, with coefficients of t and x alone; with other weights it is another mean."""
+    torch.manual_seed(seed)
+    path, points, t = AffinePath(_Random()), torch.randn(7, 2, dtype=F64), 0.2 + 0.6 * torch.rand(5, dtype=F64)
+    x = torch.randn(5, 2, dtype=F64)
+    c = path.coefficients(t, x)
+    noise = (x[:, None] - c.alpha[..., None] * points) / c.sigma[..., None]  # (place, data point, 2)
+    weight = torch.softmax(-noise.square().sum(-1) / 2, 1)[..., None]
+    moving = c.d_alpha[..., None] * points + c.d_sigma[..., None] * noise
+    pairs = {"velocity": moving, "noise": noise, "score": -noise / c.sigma[..., None], "data": points.expand(5, 7, 2)}
+    for source, to in product(pairs, pairs):
+        convert = partial(path.convert, t, x, source=source, to=to)
+        each = torch.stack([convert(pairs[source][:, k]) for k in range(7)], 1)
+        assert torch.allclose(each, pairs[to], rtol=1e-9, atol=1e-9)
+        averaged = convert((weight * pairs[source]).sum(1))
+        assert torch.allclose((weight * each).sum(1), averaged, rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(each.mean(1), averaged, rtol=1e-3, atol=1e-3)
+        bent = lambda p, convert=convert: convert(p).square()  # noqa: E731 - a reading that is not affine
+        assert not torch.allclose(
+            (weight * torch.stack([bent(pairs[source][:, k]) for k in range(7)], 1)).sum(1),
+            bent((weight * pairs[source]).sum(1)),
+            rtol=1e-3,
+        )
 
 
 def test_a_converted_network_is_still_a_network() -> None:
@@ -488,6 +528,88 @@ def test_a_ddpm_step_is_that_of_the_paper() -> None:
         assert torch.allclose(step, mean + math.sqrt(variance) * z, rtol=1e-9, atol=1e-9)
         ours = step
     assert not torch.allclose(step, mean + math.sqrt(beta_k) * z, rtol=1e-3, atol=1e-3)  # their other choice
+
+
+class _Betas(Schedule):
+    """DDPM's schedule, read off its own list of `alphas_cumprod`, at its own thousand times."""
+
+    def __init__(self) -> None:
+        kept, self.table = 1.0, [1.0]
+        for k in range(1000):  # linear betas from 1e-4 to 0.02, Ho et al. (2020), section 4
+            kept *= 1 - (1e-4 + (0.02 - 1e-4) * k / 999)
+            self.table.append(kept)
+
+    def cumprod(self, t: Tensor) -> Tensor:
+        return torch.tensor(self.table, dtype=F64)[(1000 * (1 - t)).round().long()].to(t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.cumprod(t).sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - self.cumprod(t)).sqrt()
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)  # not asked for here
+
+    d_sigma = d_alpha
+
+
+@pytest.mark.parametrize("k", [2, 3, 50, 400, 999, 1000])
+def test_the_ancestral_step_on_the_schedule_of_ddpm(k: int) -> None:
+    """Mean and variance of equation 7, with linear betas over a thousand steps, written as in the paper."""
+    schedule = _Betas()
+    beta = 1e-4 + (0.02 - 1e-4) * (k - 1) / 999
+    bar, before = schedule.table[k], schedule.table[k - 1]
+    assert bar / before == pytest.approx(1 - beta, rel=1e-12)
+    x, z, times = torch.randn(50, 2, dtype=F64), torch.randn(50, 2, dtype=F64), [1 - k / 1000, 1 - (k - 1) / 1000]
+
+    def step(eta: float, seed: int) -> Tensor:
+        draw = torch.Generator().manual_seed(seed)
+        return ancestral(lambda t, x: z, AffinePath(schedule), x, times=times, eta=eta, generator=draw).x
+
+    mean = (math.sqrt(before) * beta * z + math.sqrt(1 - beta) * (1 - before) * x) / (1 - bar)
+    variance = (1 - before) / (1 - bar) * beta
+    w = torch.randn(x.shape, dtype=F64, generator=torch.Generator().manual_seed(k))
+    assert torch.allclose(step(1.0, k), mean + math.sqrt(variance) * w, rtol=1e-9, atol=1e-9)
+    for wrong in (beta, (1 - bar) / (1 - before) * beta, 1 - bar):  # their other choice, upside down, the whole noise
+        assert abs(math.sqrt(wrong) - math.sqrt(variance)) < 1e-6 or not torch.allclose(
+            step(1.0, k), mean + math.sqrt(wrong) * w, rtol=1e-9, atol=1e-9
+        )
+    # x_k in their words is xt in ours, and their epsilon our x0
+    epsilon = (x - math.sqrt(bar) * z) / math.sqrt(1 - bar)
+    t = torch.tensor(times[0], dtype=F64)
+    assert torch.allclose(AffinePath(schedule).convert(t, x, z, "data", "noise"), epsilon, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(step(0.0, 0), math.sqrt(before) * z + math.sqrt(1 - before) * epsilon, rtol=1e-9, atol=1e-9)
+
+
+def test_the_continuous_path_of_ddpm_is_variance_preserving() -> None:
+    """A thousand steps and the path of Song et al. differ by what a step is long."""
+    t = torch.linspace(0, 1, 1001, dtype=F64)
+    ours = VariancePreserving(beta_min=0.1, beta_max=20.0).alpha(t)
+    assert (ours - _Betas().alpha(t)).abs().max() < 1.5e-3
+    assert (VariancePreserving(0.1, 18.0).alpha(t) - _Betas().alpha(t)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), VariancePreserving()], ids=repr)
+def test_v_prediction_is_the_velocity_up_to_a_factor_of_time(schedule: Any) -> None:
+    """Salimans and Ho (2022): v = alpha eps - sigma x. On the linear path it is not."""
+    x0, x1 = torch.randn(40, 2, dtype=F64), torch.randn(40, 2, dtype=F64)
+    for t in (0.1, 0.5, 0.9):
+        off = {}
+        for name, path in {"on": AffinePath(schedule), "off": AffinePath()}.items():
+            c, u = path.coefficients(t, x0), path.sample(x0, x1, t).ut
+            v = c.alpha * x0 - c.sigma * x1
+            factor = (u * v).sum() / v.square().sum()
+            off[name] = (u - factor * v).abs().max().item()
+            assert factor < 0  # their time runs the other way
+        assert off["on"] < 1e-12
+        assert off["off"] > 1e-2 or t == 0.5  # halfway the two weights are equal, and so are v and u / -2
+
+
+def test_the_names_of_other_code_stand_where_they_are_looked_for() -> None:
+    words = f"{as_velocity.__doc__} {ancestral.__doc__} {prediction_loss.__doc__}"
+    for name in ("epsilon-prediction", "x0-prediction", "v-prediction", "beta_k", "alphas_cumprod", "DDPM", "DDIM"):
+        assert name in words, name
 
 
 @pytest.mark.parametrize("name", ["board", "eight", "mixture", "moons", "normal", "data"])

@@ -10,7 +10,7 @@ import torch
 from looks import RAW_MATH, SIDEWAYS
 from visit import HTML, PAGES, Visit
 
-from fmtutor import AffinePath, Empirical, explore
+from fmtutor import AffinePath, Empirical, ancestral, explore, solve
 
 pytestmark = [
     pytest.mark.browser,
@@ -132,12 +132,61 @@ def time_is_under_the_finger(page: Any) -> None:
     assert shown(figure, "slider") == times[2]
 
 
-POINTED = {"03_flow_matching.html": the_pointer_tells_the_truth, "index.html": time_is_under_the_finger}
+def set_slider(figure: Any, name: str, value: float) -> None:
+    figure.query_selector(f'[data-fx="{name}"]').evaluate(
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', {bubbles: true})); }", value
+    )
+
+
+def noise_is_under_the_finger(page: Any) -> None:
+    """The samplers' figure: where each ends is true, noise moves the shaken ones alone, and one guess is not enough."""
+    shown_here = explore.samplers(torch.tensor([-1.5, 0.5, 2.0]), weights=torch.tensor([0.2, 0.5, 0.3]), scale=0.15)
+    figure = page.query_selector(f'{FIGURE}:has([data-fx="sde-end"])')
+    figure.scroll_into_view_if_needed()
+    for x0, looks in ((-1.1, 1), (0.4, 8), (1.3, 40)):
+        for name, value in (("start", x0), ("looks", looks), ("eta", 0.0), ("noise", 0.0)):
+            set_slider(figure, name, value)
+        x = torch.tensor([[x0]], dtype=torch.float64)
+        euler = solve(shown_here.velocity, x, method="euler", steps=100).x.item()
+        ddim = ancestral(shown_here.guess, shown_here.path, x, steps=looks, eta=0.0).x.item()
+        assert shown(figure, "ode-end") == pytest.approx(euler, abs=0.006)
+        assert shown(figure, "sde-end") == shown(figure, "ode-end")  # without noise it is the same line
+        assert shown(figure, "ddim-end") == shown(figure, "ancestral-end") == pytest.approx(ddim, abs=0.006)
+        assert shown(figure, "ddim-looks") == looks
+        assert (shown(figure, "ddim-gap") > 0.2) == (looks == 1)
+        still = figure.query_selector("canvas").screenshot()
+        before = {name: shown(figure, f"{name}-end") for name in ("ode", "sde", "ddim", "ancestral")}
+        set_slider(figure, "noise", 2.0)
+        assert shown(figure, "sde-gap") < 0.1  # the law is the same for every noise
+        assert shown(figure, "sde-end") != before["sde"]
+        assert figure.query_selector("canvas").screenshot() != still
+        set_slider(figure, "eta", 1.0)
+        assert (shown(figure, "ancestral-end") != before["ancestral"]) == (looks > 1)  # one guess is the end itself
+        assert [shown(figure, f"{name}-end") for name in ("ode", "ddim")] == [before["ode"], before["ddim"]]
+    point_at(page, figure, 0.3, 0.25)
+    page.mouse.down()
+    _, y = point_at(page, figure, 0.3, 0.3)
+    page.mouse.up()
+    height = figure.query_selector("canvas").evaluate("canvas => canvas.clientHeight")
+    limit = shown_here.limit
+    assert shown(figure, "start") == pytest.approx(limit - 2 * limit * (y - 10) / (height - 46), abs=0.05)
+
+
+POINTED = {
+    "03_flow_matching.html": the_pointer_tells_the_truth,
+    "06_diffusion.html": noise_is_under_the_finger,
+    "index.html": time_is_under_the_finger,
+}
 SPOILED = [
     ("03_flow_matching.html", "limit - (2 * limit * (event.clientY", "-limit + (2 * limit * (event.clientY"),
     ("03_flow_matching.html", '"pointermove"', '"pointerless"'),
     ("03_flow_matching.html", "signed(here.velocity)", "signed(-here.velocity)"),
     ("03_flow_matching.html", "signed(w * v)", "signed(v)"),
+    ("06_diffusion.html", "0.5 * noise ** 2 * score", "1.5 * noise ** 2 * score"),
+    ("06_diffusion.html", "ddim: redrawn(bumps, x, 0, n", "ddim: redrawn(bumps, x, eta, n"),
+    ("06_diffusion.html", "shaken(bumps, x, level, shakes)", "shaken(bumps, x, level + 0.2, shakes)"),
+    ("06_diffusion.html", "(z - x) / (1 - t)", "(z - x) / (1 - t / 2)"),
+    ("06_diffusion.html", '"pointermove"', '"pointerless"'),
     ("index.html", '"pointermove"', '"pointerless"'),
     ("index.html", "times[0] + part *", "times[0] + (1 - part) *"),
 ]

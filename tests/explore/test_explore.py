@@ -40,6 +40,7 @@ FIGURES = {
     "frames": lambda: explore.frames(line, [0.0, 0.5, 1.0], alt="A line that rises & <falls>"),
     "marginal_velocity": lambda: explore.marginal_velocity(POINTS, alt="A plane & <points>"),
     "particles": lambda: explore.particles(*cloud(), alt="A cloud & <dots>"),
+    "samplers": lambda: explore.samplers(POINTS, alt="A few lines & <dots>"),
 }
 
 
