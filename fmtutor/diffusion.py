@@ -149,9 +149,12 @@ def solve_sde(
     def drift(t: float, state: Tensor, g: float) -> Tensor:
         nonlocal calls
         calls += 1
-        u = evaluate(velocity, torch.as_tensor(t, dtype=state.dtype, device=x.device), state.to(x.dtype))
+        now = torch.as_tensor(t, dtype=state.dtype, device=x.device)
+        u = evaluate(velocity, now, state.to(x.dtype))
         u = _validate.finite(f"velocity at t = {t:g}", u).to(state)
-        return u + 0.5 * g**2 * path.convert(t, state, u, source="velocity", to="score") if g else u
+        if not g:
+            return u
+        return u + 0.5 * g**2 * path.convert(t, state, u, source="velocity", to="score")
 
     states = [x]
     for k, (t, end) in enumerate(pairwise(grid)):
@@ -162,7 +165,8 @@ def solve_sde(
             state = state + h * slope + now * h**0.5 * _normal_like(state, generator)
         else:
             shaken = (0.5 * (now**2 + then**2) * h) ** 0.5 * _normal_like(state, generator)
-            state = state + 0.5 * h * (slope + drift(end, state + h * slope + shaken, then)) + shaken
+            ahead = drift(end, state + h * slope + shaken, then)
+            state = state + 0.5 * h * (slope + ahead) + shaken
         if k + 1 in kept:
             states.append(state.to(x.dtype))
     return Solution(states[-1], at[sorted({0, *kept})], torch.stack(states), calls)
@@ -185,8 +189,8 @@ def ancestral(
     state is `alpha_t z + sqrt(sigma_t^2 - c^2) e + c w` with fresh noise w. With `eta = 1`, c is the spread at t, given
     x and z, of the diffusion that turns data into noise step by step: DDPM, whose step from k to k - 1 of K is ours
     from `t = 1 - k / K` to `1 - (k - 1) / K`; their posterior variance is c^2, which is
-    `beta_k (1 - alphas_cumprod[k - 1]) / (1 - alphas_cumprod[k])`. With `eta = 0` nothing is drawn: DDIM, which is Euler's method for `x / alpha` against
-    `sigma / alpha`.
+    `beta_k (1 - alphas_cumprod[k - 1]) / (1 - alphas_cumprod[k])`. With `eta = 0` nothing is drawn: DDIM, which is
+    Euler's method for `x / alpha` against `sigma / alpha`.
 
     If `data` draws z from its exact posterior, the densities at the visited times are exact for any number of steps;
     with the mean of z, which is what a network knows, only for many.
@@ -217,11 +221,15 @@ def ancestral(
         >>> ends.x.flatten(), ends.nfe
         (tensor([1., 1., 1.]), 4)
     """
-    field(_validate.function("data", data)), _validate.kind("path", path, AffinePath), _validate.random(generator)
+    field(_validate.function("data", data)), _validate.kind("path", path, AffinePath)
+    _validate.random(generator)
     if not 0 <= _validate.number("eta", eta) <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     _validate.per_row("t", 0.0, _validate.finite("x", x))
-    grid, _ = _grid(times, 1) if times is not None else _grid((0.0, 1.0), _validate.whole("steps", steps))
+    if times is None:
+        grid, _ = _grid((0.0, 1.0), _validate.whole("steps", steps))
+    else:
+        grid, _ = _grid(times, 1)
     state, states = wide(x), [x]
     at = state.new_tensor(grid)
     for k, (s, t) in enumerate(pairwise(grid)):
@@ -229,10 +237,13 @@ def ancestral(
         z = _validate.finite(f"data at t = {s:g}", _validate.output_like("data", asked, x))
         now, then = path.coefficients(s, state), path.coefficients(t, state)
         if not (now.sigma > 0).all():
-            raise ValueError(f"times must end where the noise does, but at t = {s:g} there is none left to remove")
-        kept = (now.alpha / then.alpha * then.sigma / now.sigma).square()  # of the noise at s, the share that t has too
+            none_left = f"but at t = {s:g} there is none left to remove"
+            raise ValueError(f"times must end where the noise does, {none_left}")
+        # of the noise at s, the share that t has too
+        kept = (now.alpha / then.alpha * then.sigma / now.sigma).square()
         if (kept > 1).any():
-            raise ValueError(f"noise must fall along the path, but from t = {s:g} to {t:g} it grows against the data")
+            grows = f"but from t = {s:g} to {t:g} it grows against the data"
+            raise ValueError(f"noise must fall along the path, {grows}")
         fresh = eta**2 * (1 - kept)
         old = kept + (1 - eta**2) * (1 - kept)  # 1 - fresh, with its digits where little is kept
         state = then.alpha * z + then.sigma * old.sqrt() * (state - now.alpha * z) / now.sigma

@@ -181,7 +181,12 @@ class AffinePath:
         return target.noised_log_prob(at, c.alpha.flatten(), c.sigma.flatten()).to(x.dtype)
 
     def convert(
-        self, t: Tensor | float, x: Float[Tensor, "batch *event"], prediction: Tensor, source: str, to: str
+        self,
+        t: Tensor | float,
+        x: Float[Tensor, "batch *event"],
+        prediction: Tensor,
+        source: str,
+        to: str,
     ) -> Float[Tensor, "batch *event"]:
         """The same knowledge in other words: a velocity as a score, a noise, a data prediction, or any other way round.
 
@@ -213,7 +218,9 @@ class AffinePath:
         c = self.coefficients(t, x)
         if "score" in (source, to):
             self._must_hold(c.sigma > 0, t, "sigma is 0: no score is defined")
-        return prediction if source == to else self._convert(c, t, x, prediction, source, to).to(x.dtype)
+        if source == to:
+            return prediction
+        return self._convert(c, t, x, prediction, source, to).to(x.dtype)
 
     def _convert(
         self, c: Coefficients, t: Tensor | float, x: Tensor, prediction: Tensor, source: str, to: str

@@ -55,9 +55,8 @@ class Samplers(Explorable):
 
         def shaken(g: float) -> Tensor:
             draw = Generator().manual_seed(_SEED)
-            return solve_sde(
-                self.velocity, self.path, start, noise=g, times=times, steps=_STEPS, generator=draw
-            ).states  # fmt: skip
+            how: dict[str, Any] = {"noise": g, "times": times, "steps": _STEPS, "generator": draw}
+            return solve_sde(self.velocity, self.path, start, **how).states
 
         def redrawn(share: float) -> Tensor:
             draw = Generator().manual_seed(_SEED)
@@ -91,15 +90,16 @@ class Samplers(Explorable):
             for k, states in enumerate(ways[name]):
                 line = states.flatten()
                 rest = len(ways[name]) - 1 - k
-                marks = {"marker": "o", "ms": 4} if name in ("ddim", "ancestral") else {}
-                look = {"color": colour, "alpha": 1 - 0.3 * rest, "linewidth": 3.0 if name == "ode" else 1.3} | marks
+                look: dict[str, Any] = {"color": colour, "alpha": 1 - 0.3 * rest}
+                look |= {"marker": "o", "ms": 4} if name in ("ddim", "ancestral") else {}
+                look["linewidth"] = 3.0 if name == "ode" else 1.3
                 ax.plot(even(0, 1, len(line)), line, **look, label=None if rest else f"{label}: {line[-1]:.2f}")
         ax.set(xlim=(0, 1), ylim=(-self.limit, self.limit), xlabel="time t (noise to data)", ylabel="x")
-        ax.legend(ncols=4, loc="upper center", fontsize=9, frameon=False, labelcolor=GREY, title="ends at")
-        ax.get_legend().get_title().set_color(GREY)
+        legend = ax.legend(ncols=4, loc="upper center", fontsize=9, frameon=False, labelcolor=GREY, title="ends at")
+        legend.get_title().set_color(GREY)
         ax.tick_params(colors=GREY)
-        for label in (ax.xaxis.label, ax.yaxis.label):
-            label.set_color(GREY)
+        ax.xaxis.label.set_color(GREY)
+        ax.yaxis.label.set_color(GREY)
         ax.spines[:].set_color(GREY)
         return figure
 
