@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -195,3 +196,79 @@ def test_noise_that_is_scaled_twice_is_said_aloud() -> None:
         warnings.simplefilter("error")
         conditional_flow_matching_loss(lambda t, x: 0 * x, path, 10 * torch.randn(500, 2), x1)  # said once a path
         conditional_flow_matching_loss(lambda t, x: 0 * x, AffinePath(VarianceExploding()), torch.randn(500, 2), x1)
+
+
+# The floor of normal data, N(m, S), summed over coordinates
+
+SPREADS = {"round": (0.6, 0.6), "long": (2.0, 0.3), "unit": (1.0, 1.0)}
+FLOORS = {  # in closed form: what is added for each standard deviation s
+    "linear": lambda s: math.pi / 2 * s,
+    "cosine": lambda s: math.pi**2 / 4 * s,
+    "ve": lambda s: math.log(1000) / 2 * s**2 * math.log((s**2 + 10**2) / (s**2 + 0.01**2)),
+}
+
+
+def pointwise(schedule: str, t: float, s: float) -> float:
+    """`D^2 s^2 / (alpha^2 s^2 + sigma^2)` with D = alpha' sigma - alpha sigma', for one number of scale s."""
+    alpha, sigma, d_alpha, d_sigma = by_hand(schedule, t)
+    return (d_alpha * sigma - alpha * d_sigma) ** 2 * s**2 / (alpha**2 * s**2 + sigma**2)
+
+
+@pytest.mark.parametrize("spreads", SPREADS.values(), ids=SPREADS)
+@pytest.mark.parametrize("schedule", FLOORS)
+def test_the_floor_of_normal_data(schedule: str, spreads: tuple[float, float]) -> None:
+    """By the closed form, by quadrature, and by pairs: 200 000 of them, at times spread evenly, to 4 standard errors.
+
+    The regression of the pairs' velocity on xt is linear here, and what it leaves is the floor.
+    """
+    closed = sum(FLOORS[schedule](s) for s in spreads)
+    by_time = sum(integrate.quad(lambda t, s=s: pointwise(schedule, t, s), 0, 1)[0] for s in spreads)
+    assert by_time == pytest.approx(closed, rel=1e-9)
+
+    n, generator = 200_000, torch.Generator().manual_seed(0)
+    s, mean = torch.tensor(spreads, dtype=F64), torch.tensor([1.0, -2.0], dtype=F64)
+    x0, x1 = (torch.randn(n, 2, dtype=F64, generator=generator) for _ in range(2))
+    t = (torch.arange(n, dtype=F64) + 0.5) / n
+    path, x1 = AffinePath(SCHEDULES[schedule]), mean + s * x1
+    _, xt, ut = path.sample(x0, x1, t)
+    c = path.coefficients(t, xt)
+    slope = (c.alpha * c.d_alpha * s**2 + c.sigma * c.d_sigma) / ((c.alpha * s) ** 2 + c.sigma**2)
+    each = (ut - c.d_alpha * mean - slope * (xt - c.alpha * mean)).square().sum(1)
+    error = float(each.view(100, -1).std(1).mean()) / math.sqrt(n)
+    assert 4 * error < 0.03 * closed
+
+    def agrees(claimed: float) -> bool:
+        return abs(float(each.mean()) - claimed) < 4 * error
+
+    assert agrees(closed)
+    assert not agrees(closed / 2)  # averaged over the coordinates
+    other = {"linear": "cosine", "cosine": "linear", "ve": "linear"}[schedule]
+    assert not agrees(sum(FLOORS[other](v) for v in spreads))
+    if schedule != "ve" and spreads != SPREADS["unit"]:
+        assert not agrees(sum(FLOORS[schedule](v) * v for v in spreads))  # the variance for its root: tr S
+
+
+def test_the_package_stands_on_that_floor() -> None:
+    """The exact field of a round Gaussian, through the loss itself; the loss averages over the coordinates."""
+    target, n = StandardNormal(2, scale=0.6).to(F64), 100_000
+    x0, x1, t = torch.randn(n, 2, dtype=F64), target.sample((n,)), (torch.arange(n, dtype=F64) + 0.5) / n
+    for schedule in ("linear", "cosine", "ve"):
+        path = AffinePath(SCHEDULES[schedule])
+        each = conditional_flow_matching_loss(
+            partial(path.marginal_velocity, target=target), path, x0, x1, t, reduction="none"
+        )
+        error = float(each.view(100, -1).std(1).mean()) / math.sqrt(n)
+        assert abs(float(each.mean()) - FLOORS[schedule](0.6)) < 4 * error
+        assert abs(float(each.mean()) - FLOORS[schedule](0.6**2)) > 8 * error
+
+
+def test_the_variance_preserving_path_has_no_floor_with_uniform_times() -> None:
+    """Its `d_sigma^2` grows as `beta_min / (4 (1 - t))`: up to 1 - e the floor is a line in log(1/e), without end."""
+
+    def up_to(e: float) -> float:
+        ends = [0, 0.5, 0.9, 0.99, *(1 - 10.0**-k for k in range(3, round(-math.log10(e)) + 1))]
+        parts = pairwise(ends)
+        return sum(integrate.quad(lambda t: pointwise("vp", t, 0.6), a, b)[0] for a, b in parts)
+
+    steps = [up_to(10.0 ** -(k + 1)) - up_to(10.0**-k) for k in (6, 8, 10)]
+    assert steps == pytest.approx([0.1 / 4 * math.log(10)] * 3, rel=1e-3)

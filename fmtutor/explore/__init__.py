@@ -1,7 +1,7 @@
 """Figures that a reader plays with: live in a notebook, and alive on a built page, where no Python runs.
 
 `frames` follows a slider, `marginal_velocity` is chapter 3's average over the data, `particles` is a flow in motion,
-`samplers` are chapter 6's ways through one density.
+`solvers` compares paths and numbers of steps in chapter 5, `samplers` are chapter 6's ways through one density.
 """
 
 from __future__ import annotations
@@ -10,5 +10,6 @@ from fmtutor.explore._frames import frames
 from fmtutor.explore._marginal import marginal_velocity
 from fmtutor.explore._particles import particles
 from fmtutor.explore._samplers import samplers
+from fmtutor.explore._solvers import solvers
 
-__all__ = ["frames", "marginal_velocity", "particles", "samplers"]
+__all__ = ["frames", "marginal_velocity", "particles", "samplers", "solvers"]

@@ -10,18 +10,24 @@ import html
 import io
 import itertools
 import json
+import math
 import sys
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.distributions import Distribution
 
 from fmtutor.show import own_ground
 
 NOISE, DATA, PATH, GREY = "#56B4E9", "#E69F00", "#009E73", "#767676"
+# Around the picture once: a particle's colour says in which direction it ends, or began.
+_WHEEL = ("#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")
 
 Picture = Figure | np.ndarray | Tensor
 
@@ -170,3 +176,25 @@ def encode(numbers: Tensor, dtype: Any) -> str:
 def even(low: float, high: float, n: int) -> Tensor:
     """`n` evenly spaced numbers in float64."""
     return torch.linspace(low, high, n, dtype=torch.float64)
+
+
+def directions(points: Float[Tensor, "n 2"]) -> tuple[Float[Tensor, "colours 3"], UInt8[Tensor, " n"]]:
+    """Colours once around the picture, and for each point the one of its direction."""
+    wheel = blend(torch.tensor([to_rgb(colour) for colour in (*_WHEEL, _WHEEL[0])]), 6)
+    x, y = points.T
+    return wheel, ((torch.atan2(y, x) / (2 * math.pi) % 1) * (len(wheel) - 1)).round().byte()
+
+
+def blend(colours: Float[Tensor, "k 3"], steps: int) -> Float[Tensor, "n 3"]:
+    """`steps` steps of mixture from each colour to the next."""
+    mix = torch.linspace(0, 1, steps + 1)[:-1, None]
+    parts = [torch.lerp(a, b, mix) for a, b in itertools.pairwise(colours)]
+    return torch.cat([*parts, colours[-1:]])
+
+
+def opacities(target: Distribution, limit: float, size: int = 64) -> Float[Tensor, " pixels"]:
+    """A density on a square of pixels, top row first, from 0 to 110."""
+    line = even(-limit, limit, size).float()
+    grid = torch.cartesian_prod(line.flip(0), line).flip(1)
+    p = target.log_prob(grid).exp().nan_to_num(0)
+    return (p / p.max() * 110).round()

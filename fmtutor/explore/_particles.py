@@ -6,8 +6,6 @@ The landing page opens with it; chapters use it for every two-dimensional flow.
 from __future__ import annotations
 
 import html
-import math
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,10 +16,20 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from fmtutor import _validate
-from fmtutor.explore._figure import DATA, NOISE, PLAY, Explorable, encode, even, img, no_script, slider, uri
-
-# Around the picture once: a particle's colour says in which direction it ends, or began.
-_WHEEL = ("#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")
+from fmtutor.explore._figure import (
+    DATA,
+    NOISE,
+    PLAY,
+    Explorable,
+    blend,
+    directions,
+    encode,
+    img,
+    no_script,
+    opacities,
+    slider,
+    uri,
+)  # fmt: skip
 
 
 class Particles(Explorable):
@@ -40,10 +48,8 @@ class Particles(Explorable):
     def palette(self) -> tuple[Float[Tensor, "colours 3"], UInt8[Tensor, " n"]]:
         """The colours, and the one of each particle."""
         if self.color == "time":
-            return _blend(torch.tensor([to_rgb(NOISE), to_rgb(DATA)]), 32), torch.zeros(self.states.shape[1]).byte()
-        wheel = _blend(torch.tensor([to_rgb(colour) for colour in (*_WHEEL, _WHEEL[0])]), 6)
-        x, y = self.states[-1 if self.color == "final" else 0].T
-        return wheel, ((torch.atan2(y, x) / (2 * math.pi) % 1) * (len(wheel) - 1)).round().byte()
+            return blend(torch.tensor([to_rgb(NOISE), to_rgb(DATA)]), 32), torch.zeros(self.states.shape[1]).byte()
+        return directions(self.states[-1 if self.color == "final" else 0])
 
     def at(self, t: float) -> Float[Tensor, "n 2"]:
         """Where the particles are at time `t`, straight between two frames."""
@@ -99,27 +105,11 @@ class Particles(Explorable):
             "palette": [",".join(f"{255 * c:.0f}" for c in colour) for colour in colours.tolist()],
             "shades": encode(bins, "uint8"),
             "gradient": self.color == "time",
-            "density": self.density(),
+            "density": None if self.target is None else encode(opacities(self.target, self.limit), "uint8"),
             "travel": self.travel,
             "autoplay": self.autoplay,
             "seconds": self.seconds,
         }
-
-    def density(self, size: int = 64) -> str | None:
-        """The target's density as a square of opacities, top row first."""
-        if self.target is None:
-            return None
-        line = even(-self.limit, self.limit, size).float()
-        grid = torch.cartesian_prod(line.flip(0), line).flip(1)
-        p = self.target.log_prob(grid).exp().nan_to_num(0)
-        return encode((p / p.max() * 110).round(), "uint8")
-
-
-def _blend(colours: Float[Tensor, "k 3"], steps: int) -> Float[Tensor, "n 3"]:
-    """`steps` steps of mixture from each colour to the next."""
-    mix = torch.linspace(0, 1, steps + 1)[:-1, None]
-    parts = [torch.lerp(a, b, mix) for a, b in pairwise(colours)]
-    return torch.cat([*parts, colours[-1:]])
 
 
 def particles(

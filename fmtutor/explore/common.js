@@ -56,3 +56,15 @@ function player(slider, button, seconds, show) {
   pause();
   return { set, play, pause };
 }
+
+const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+// A square of opacities, top row first, as an image in the colour of data.
+function shadeImage(text) {
+  const values = bytes(text), size = Math.sqrt(values.length), image = document.createElement("canvas");
+  image.width = image.height = size;
+  const brush = image.getContext("2d"), pixels = brush.createImageData(size, size);
+  values.forEach((value, i) => pixels.data.set([230, 159, 0, value], 4 * i));
+  brush.putImageData(pixels, 0, 0);
+  return image;
+}

@@ -1,6 +1,5 @@
 const canvas = find("canvas"), slider = find("slider"), readout = find("readout");
 const { times, count, low, high, limit, palette } = data;
-const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const positions = new Uint16Array(bytes(data.states).buffer), shades = bytes(data.shades);
 let width = 1, height = 1, now = +slider.value;
 
@@ -36,15 +35,7 @@ function sprite(colour, dark) {
 }
 const sprites = { true: palette.map((colour) => sprite(colour, true)), false: palette.map((colour) => sprite(colour, false)) };
 
-const backdrop = (() => {
-  if (!data.density) return null;
-  const values = bytes(data.density), size = Math.sqrt(values.length), image = document.createElement("canvas");
-  image.width = image.height = size;
-  const brush = image.getContext("2d"), pixels = brush.createImageData(size, size);
-  values.forEach((value, i) => pixels.data.set([230, 159, 0, value], 4 * i));
-  brush.putImageData(pixels, 0, 0);
-  return image;
-})();
+const backdrop = data.density ? shadeImage(data.density) : null;
 
 // Light text means a dark page: there colours add up to light. On a light page a sum would end in mud.
 function isDark() {

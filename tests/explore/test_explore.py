@@ -36,11 +36,26 @@ def cloud(n: int = 300, frames: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([torch.lerp(x0, x1, t) for t in times]), times
 
 
+def runs(n: int = 40, steps: tuple[int, ...] = (1, 2, 4, 64)) -> tuple[Any, torch.Tensor]:
+    """Two paths and three solvers, each run another set of numbers; one point flies far off."""
+    generator, reference = torch.Generator().manual_seed(2), cloud(n)[0][-1]
+    made = {
+        path: {
+            method: [reference + torch.randn(k + 1, n, 2, generator=generator) / k for k in steps]
+            for method in ("euler", "midpoint", "rk4")
+        }
+        for path in ("linear", "VP & co")
+    }
+    made["linear"]["euler"][0][-1, 0] = torch.tensor([300.0, -50.0])
+    return made, reference
+
+
 FIGURES = {
     "frames": lambda: explore.frames(line, [0.0, 0.5, 1.0], alt="A line that rises & <falls>"),
     "marginal_velocity": lambda: explore.marginal_velocity(POINTS, alt="A plane & <points>"),
     "particles": lambda: explore.particles(*cloud(), alt="A cloud & <dots>"),
     "samplers": lambda: explore.samplers(POINTS, alt="A few lines & <dots>"),
+    "solvers": lambda: explore.solvers(*runs(), alt="A cloud & <steps>"),
 }
 
 
@@ -116,6 +131,10 @@ def test_widgets_draw_live() -> None:
     first = picture.value
     controls.children[1].index = 2
     assert picture.value != first
+    picture, controls = FIGURES["solvers"]().widget().children
+    for control in controls.children:  # path, solver, steps
+        first, control.index = picture.value, 1
+        assert picture.value != first
 
 
 def in_node(expression: str, figure: Any) -> Any:
@@ -189,6 +208,47 @@ def test_particles_come_back_from_the_page() -> None:
     assert max(base64.b64decode(told["shades"])) < len(told["palette"])
 
 
+def test_the_runs_come_back_from_the_page_in_their_order() -> None:
+    """Ends, corners and errors of every run, where the script looks for them; what flies off stands at the edge."""
+    made, reference = runs()
+    told = numbers(explore.solvers(made, reference))
+    ends, corners = (np.frombuffer(base64.b64decode(told[key]), dtype="<u2") for key in ("ends", "corners"))
+    unit, per_method = 2 * told["reach"] / 65535, 2 * told["ways"] * sum(told["knots"])
+    assert told["knots"] == [2, 3, 5, 33]
+    assert told["looks"] == [1, 2, 4]
+    for p, path in enumerate(made):
+        for m, method in enumerate(made[path]):
+            for k, states in enumerate(made[path][method]):
+                run = (p * 3 + m) * 4 + k
+                seen = ends[run * 80 : (run + 1) * 80].reshape(40, 2) * unit - told["reach"]
+                assert np.abs(seen - states[-1].clamp(-told["reach"], told["reach"]).numpy()).max() <= unit
+                first = (p * 3 + m) * per_method + 2 * told["ways"] * sum(told["knots"][:k])
+                way = corners[first : first + 2 * told["ways"] * told["knots"][k]].reshape(told["knots"][k], 32, 2)
+                wanted = states[:: 2 if k == 3 else 1, :32].clamp(-told["reach"], told["reach"])
+                assert np.abs(way * unit - told["reach"] - wanted.numpy()).max() <= unit
+                error = ((states[-1] - reference) ** 2).sum(1).mean() ** 0.5
+                assert told["errors"][p][m][k] == pytest.approx(error.item(), rel=1e-3)
+    assert told["errors"][0][0][0] > 40  # the one that flies off counts in full
+
+
+def test_the_script_finds_the_numbers_of_a_run() -> None:
+    """`runOf` and `cornersOf`, as they stand in the script, for every choice."""
+    node = shutil.which("node") or pytest.skip("no node here")
+    script = resources.files("fmtutor.explore").joinpath("solvers.js").read_text()
+    start, end = script.index("const runOf"), script.index("// The ends as they are drawn")
+    per_run = re.search(r"const perRun = .*", script)
+    assert per_run
+    program = (
+        f"const data = {json.dumps(numbers(FIGURES['solvers']()))}; const {{ steps }} = data; {per_run[0]}\n"
+        f"{script[start:end]}\n"
+        "const all = [0, 1].flatMap(path => [0, 1, 2].flatMap(method => [0, 1, 2, 3].map(k => ({ path, method, k }))));"
+        "console.log(JSON.stringify(all.map(choice => [runOf(choice), cornersOf(choice)])))"
+    )
+    told = json.loads(subprocess.run([node], input=program, capture_output=True, text=True, check=True).stdout)
+    lengths = [2 * 32 * knots for _ in range(6) for knots in (2, 3, 5, 33)]
+    assert told == [[run, sum(lengths[:run])] for run in range(24)]
+
+
 def test_landing_size() -> None:
     states, times = cloud(1500, 40)
     target = GaussianMixture(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]), 0.2)
@@ -217,6 +277,11 @@ def test_particles_between_frames() -> None:
 
 
 STATES, TIMES = cloud()
+RUNS, ENDS = runs(5, (1, 2))
+
+
+def changed(**methods: Any) -> Any:
+    return {**RUNS, "linear": {**RUNS["linear"], **methods}}
 
 
 @pytest.mark.parametrize(
@@ -236,6 +301,15 @@ STATES, TIMES = cloud()
         (lambda: explore.particles(STATES, TIMES.flip(0)), ValueError, "increase"),
         (lambda: explore.particles(STATES * float("inf"), TIMES), ValueError, "finite"),
         (lambda: explore.particles(STATES, TIMES, color="red"), ValueError, "'final'"),
+        (lambda: explore.solvers({}, ENDS), ValueError, "at least one path"),
+        (lambda: explore.solvers(RUNS, ENDS[:, 0]), ValueError, "reference"),
+        (lambda: explore.solvers(RUNS, ENDS[1:]), ValueError, r"steps \+ 1, 4, 2"),
+        (lambda: explore.solvers(changed(dopri5=RUNS["linear"]["euler"]), ENDS), ValueError, "solver must be one of"),
+        (lambda: explore.solvers(changed(heun2=RUNS["linear"]["euler"]), ENDS), ValueError, "the same solvers"),
+        (lambda: explore.solvers(changed(euler=RUNS["linear"]["euler"][1:]), ENDS), ValueError, "numbers of steps"),
+        (lambda: explore.solvers({"x": {"euler": RUNS["linear"]["euler"][::-1]}}, ENDS), ValueError, "must rise"),
+        (lambda: explore.solvers(changed(euler=[float("nan") * ENDS[None]]), ENDS), ValueError, "finite"),
+        (lambda: explore.solvers(RUNS, ENDS, start=("cosine", "euler")), ValueError, "start must be a path of"),
     ],
 )
 def test_bad_input_is_named(call: Any, error: type[Exception], words: str) -> None:

@@ -1,0 +1,235 @@
+"""Answers to the exercises of chapter 5.
+
+Name -> (right, [(wrong, words of its own message), ...], [right in unusual form, ...]).
+"""
+
+import math
+
+import numpy
+import torch
+
+from fmtutor import AffinePath, Cosine, StandardNormal, VariancePreserving, solve
+
+QUARTER = math.pi / 2
+
+
+def _sin(t):
+    return torch.sin(QUARTER * t)
+
+
+def _cos(t):
+    return torch.cos(QUARTER * t)
+
+
+def _clock(t):
+    return _sin(t) / (_sin(t) + _cos(t))
+
+
+def _by_bisection(t):
+    """The time at which the linear path's ratio has climbed to that of the cosine path."""
+    low, high = torch.zeros_like(t), torch.ones_like(t)
+    for _ in range(60):
+        middle = (low + high) / 2
+        behind = middle / (1 - middle) < torch.tan(QUARTER * t)
+        low, high = torch.where(behind, middle, low), torch.where(behind, high, middle)
+    return low
+
+
+def _converted(velocity, t, x):
+    t = torch.as_tensor(t)
+    c = _sin(t) + _cos(t)
+    return QUARTER * ((_cos(t) - _sin(t)) * x / c + velocity(_clock(t), x / c) / c)
+
+
+def _by_autodiff(velocity, t, x):
+    """The point of the linear path scaled by c(t): its derivative by machine."""
+    t = torch.as_tensor(t, dtype=x.dtype)
+
+    def scale_and_clock(t):
+        return _sin(t) + _cos(t), _clock(t)
+
+    (c, s), (dc, ds) = torch.func.jvp(scale_and_clock, (t,), (torch.ones_like(t),))
+    return dc * x / c + c * ds * velocity(s, x / c)
+
+
+def _by_the_data(velocity, t, x):
+    """Through the expected data, which both paths share."""
+    s, t = _clock(torch.as_tensor(t)), torch.as_tensor(t)
+    at = x / (_sin(t) + _cos(t))
+    data = at + (1 - s) * velocity(s, at)
+    return QUARTER * (_cos(t) * data - _sin(t) * (x - _sin(t) * data) / _cos(t))
+
+
+def _field(rule):
+    def wrong(velocity, t, x):
+        t = torch.as_tensor(t)
+        return rule(velocity, _sin(t), _cos(t), _sin(t) + _cos(t), _clock(t), x)
+
+    return wrong
+
+
+def _one_step(x0, m):
+    return x0 + QUARTER * m
+
+
+def _by_the_solver(x0, m):
+    """One step along the field of data that lie around m."""
+    path, target = AffinePath(Cosine()), StandardNormal(2, scale=1.0)
+    centred = solve(lambda t, x: path.marginal_velocity(t, x, target), x0, method="euler", steps=1).x
+    return centred + QUARTER * m
+
+
+def _straight(t, s):
+    return torch.sqrt((1 + (s - 1) * t) ** 2 - (t * s) ** 2)
+
+
+def _nats():
+    p = torch.distributions.Normal
+    alpha = VariancePreserving().alpha(torch.zeros((), dtype=torch.float64))
+    start = p(120 * alpha, (3600 * alpha**2 + 1 - alpha**2).sqrt())
+    return 3072 * torch.distributions.kl_divergence(start, p(torch.zeros_like(alpha), 1.0))
+
+
+NATS = float(_nats())
+
+CASES = {
+    "cosine_clock": (
+        _clock,
+        [
+            (lambda t: torch.tan(QUARTER * t), "solve for `s`"),
+            (lambda t: torch.atan(t / (1 - t)) / QUARTER, "turned round"),
+            (_sin, "*amount of data*"),
+            (lambda t: 1 - _cos(t), "*amount of noise*"),
+            (lambda t: t, "both clocks would be one"),
+            (lambda t: _sin(t) ** 2, "share of the *variance*"),
+            (lambda t: _cos(t) / (_sin(t) + _cos(t)), "changed places"),
+            (lambda t: torch.tan(math.pi * t) / (1 + torch.tan(math.pi * t)), "A factor 1/2"),
+            (lambda t: torch.tan(QUARTER * t) / (1 - torch.tan(QUARTER * t)), "The sign is turned"),
+            (lambda t: 1 + 1 / torch.tan(QUARTER * t), "noise over data"),
+            (lambda t: t.mean(), "has shape ()"),
+            (0.5, "A function is wanted"),
+        ],
+        [
+            _by_bisection,
+            lambda time: 1 / (1 + 1 / torch.tan(QUARTER * time)),
+            lambda t: (numpy.tan(QUARTER * t.numpy()) / (1 + numpy.tan(QUARTER * t.numpy()))).tolist(),
+            lambda *, t: (1 + torch.tan(QUARTER * (t - 0.5))) / 2,
+        ],
+    ),
+    "cosine_from_linear": (
+        _converted,
+        [
+            (_field(lambda v, sin, cos, c, s, x: QUARTER * v(s, x) / c**2), "The scale is missing"),
+            (
+                lambda v, t, x: _field(
+                    lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(torch.as_tensor(t), x / c) / c)
+                )(v, t, x),
+                "The clock is missing",
+            ),
+            (_field(lambda v, sin, cos, c, s, x: QUARTER * (cos - sin) * x / c + c * v(s, x / c)), "the chain rule"),
+            (_field(lambda v, sin, cos, c, s, x: QUARTER * v(s, x / c) / c), "the product rule has a second term"),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x + v(s, x / c) / c)),
+                "The second term of the product rule has",
+            ),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(s, x) / c)),
+                "that is handed to the linear field",
+            ),
+            (lambda v, t, x: v(t, x), "at its own place"),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((sin - cos) * x / c + v(s, x / c) / c)),
+                "The derivative of `c` is turned",
+            ),
+            (_field(lambda v, sin, cos, c, s, x: (cos - sin) * x / c + v(s, x / c) / c), "of both derivatives"),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(s, x / c))),
+                "one `c` cancels",
+            ),
+            (lambda v, t, x: v(t, x).sum(1), "has shape (12,)"),
+        ],
+        [
+            _by_autodiff,
+            _by_the_data,
+            lambda field, time, place: _converted(field, time, place).numpy(),
+            lambda *, velocity, t, x: _converted(velocity, t, x).tolist(),
+        ],
+    ),
+    "what_a_path_changes": (
+        "cde",
+        [
+            ("abf", "three that are the same"),
+            ("acde", "from one start"),
+            ("bcde", "whatever the way"),
+            ("de", "normal data"),
+            ("ce", "cut in `t`"),
+            ("cd", "no small thing"),
+            ("cdef", "no schedule in it"),
+            ("xyz", "you wrote 'xyz'"),
+            (lambda: "cde", "gave a function"),
+        ],
+        [
+            "C, D and E.",
+            ["e", "d", "c"],
+            {"c", "d", "e"},
+            {"a": False, "b": False, "c": True, "d": True, "e": True, "f": False},
+            "(c) (d) (e)",
+        ],
+    ),
+    "cosine_step": (
+        _one_step,
+        [
+            (lambda x0, m: m.expand_as(x0), "*linear* path"),
+            (lambda x0, m: (QUARTER * m).expand_as(x0), "That is the velocity"),
+            (lambda x0, m: x0 + m, "`pi / 2`, not 1"),
+            (lambda x0, m: x0 + QUARTER * (m - x0), "does not fade"),
+            (lambda x0, m: x0, "It does move"),
+            (lambda x0, m: x0 - QUARTER * m, "of the data is turned"),
+            (lambda x0, m: x0 + math.pi * m, "and yours is `pi`"),
+            (lambda x0, m: x0 + m / QUARTER, "turn the factor over"),
+            (lambda x0, m: m - QUARTER * x0, "took data for noise"),
+            (lambda x0, m: (x0 + m) / 2, "middle of the two"),
+            (lambda x0, m: QUARTER * m - x0, "goes *from*"),
+            (lambda x0, m: x0 + QUARTER * m / 2, "Why half"),
+        ],
+        [
+            _by_the_solver,
+            lambda noise, mean: noise.double() + math.pi * mean / 2,
+            lambda *, x0, m: torch.stack([row + m * QUARTER for row in x0]).numpy(),
+            lambda x0, m: (x0 + QUARTER * m).tolist(),
+        ],
+    ),
+    "straight_noise": (
+        _straight,
+        [
+            (lambda t, s: 1 - t, "which is no line"),
+            (lambda t, s: 1 - t + s * t, "the spread itself"),
+            (lambda t, s: _straight(t, s) ** 2, "Take its root"),
+            (lambda t, s: torch.sqrt(1 + (s**2 - 1) * t - (t * s) ** 2), "on a straight line. It"),
+            (lambda t, s: torch.sqrt(1 - t**2), "keeps the spread at 1"),
+            (lambda t, s: torch.sqrt(((1 + (s - 1) * t) ** 2 - t**2).clamp(min=0)), "and yours is `t^2`"),
+            (lambda t, s: torch.sqrt(((1 + (s - 1) * t) ** 2 - t**2 * s).clamp(min=0)), "is not squared"),
+            (lambda t, s: torch.sqrt(((s + (1 - s) * t) ** 2 - (t * s) ** 2).clamp(min=0)), "the other way"),
+            (lambda t, s: torch.sqrt(((1 - t) ** 2 - (t * s) ** 2).clamp(min=0)), "ends with a spread of 0"),
+            (lambda t, s: torch.sqrt((1 - t) * (1 - t + s * t)), "a factor 2"),
+            (lambda t, s: torch.sqrt((1 + (s - 1) * t) ** 2 + (t * s) ** 2), "The signs are turned"),
+        ],
+        [
+            lambda time, spread: ((1 - time) * (1 + (2 * spread - 1) * time)) ** 0.5,
+            lambda *, t, s: (t**2 * (1 - 2 * s) + 2 * (s - 1) * t + 1).sqrt(),
+            lambda t, s: numpy.sqrt((1 + (float(s) - 1) * t.numpy()) ** 2 - (t.numpy() * float(s)) ** 2),
+        ],
+    ),
+    "unscaled_start": (
+        round(NATS, 1),
+        [
+            (NATS / 3072, "for one number"),
+            (2 * NATS, "Twice as much"),
+            (3072 / 2 * (0.155476 - math.log(1.155476)), "The mean is missing"),
+            (0, "as they ought to be"),
+            (NATS / math.log(2), "in bits"),
+            (5000, "Off by"),
+        ],
+        [f"{NATS:.0f} nats", torch.tensor([NATS]), numpy.float32(NATS), _nats()],
+    ),
+}
