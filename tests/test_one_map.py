@@ -201,3 +201,78 @@ def test_euler_on_normal_data_is_a_product(n: int) -> None:
         assert abs(end - product(n, wrong=wrong)) > 1e-3
     error = 0.6 - end  # of order 1: it halves when the steps double
     assert n < 8 or 0.7 < error / (0.6 - product(2 * n)) / 2 < 1.1
+
+
+# The bare field, and what a clock does to a step
+
+
+@pytest.mark.parametrize("target", [LINE, PLANE], ids=["line", "plane"])
+def test_the_field_without_a_schedule_gives_the_same_map(target: GaussianMixture) -> None:
+    """dy/drho = E[x1 | rho x1 + x0 = y]; with noise of another scale in it, it does not."""
+    rho, linear, how = 99.0, AffinePath(), EXACT | {"rtol": 1e-10, "atol": 1e-10}
+    end = solve(lambda t, x: linear.marginal_velocity(t, x, target), NOISE[target], t1=0.99, **how).x
+    for noise, close in ((1.0, True), (2.0, False)):
+        y = solve(lambda r, y, noise=noise: target.posterior_mean(y, r, noise), NOISE[target], t1=rho, **how).x
+        assert bool((y / rho - end / 0.99).abs().max() < 1e-8) is close
+
+
+def test_vp_enters_the_same_field_a_little_late() -> None:
+    """From where the linear path is when it has VP's first ratio, VP ends where the linear path ends."""
+    vp, zero = VariancePreserving(), torch.zeros((), dtype=F64)
+    ratio = float(vp.alpha(zero) / vp.sigma(zero))
+    early, linear, path = ratio / (1 + ratio), AffinePath(), AffinePath(vp)
+    there = solve(lambda t, x: linear.marginal_velocity(t, x, PLANE), NOISE[PLANE], t1=early, **EXACT).x
+    start = there / (1 - early) * vp.sigma(zero)
+    last = 0.9999
+    alpha, sigma = vp.alpha(zero + last), vp.sigma(zero + last)
+    same = float(alpha / (alpha + sigma))  # when the linear path has that ratio
+    wanted = solve(lambda t, x: linear.marginal_velocity(t, x, PLANE), NOISE[PLANE], t1=same, **EXACT).x / same
+    for x0, close in ((start, True), (NOISE[PLANE], False)):
+        end = solve(lambda t, x: path.marginal_velocity(t, x, PLANE), x0, t1=last, **EXACT).x / alpha
+        assert bool((end - wanted).abs().max() < 1e-9) is close
+
+
+def normal_rate(schedule: Schedule, t: Tensor, s: float) -> Tensor:
+    """Of data N(0, s^2): the field is this number times x."""
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    top = alpha * schedule.d_alpha(t) * s**2 + sigma * schedule.d_sigma(t)
+    return top / (alpha**2 * s**2 + sigma**2)
+
+
+@pytest.mark.parametrize(("schedule", "order"), [(Linear(), 3), (Cosine(), 2), (Polynomial(2), 2)], ids=repr)
+def test_midpoint_on_normal_data(schedule: Schedule, order: int) -> None:
+    """A step is off by 1 - h^3 / 48 times the third derivative of S^2, over S^2: by none where S^2 is a parabola."""
+    s, one, h, t = 0.3, torch.ones(1, 1, dtype=F64), 1e-2, torch.tensor(0.4, dtype=F64)
+
+    def spread2(t: Tensor) -> Tensor:
+        return schedule.alpha(t) ** 2 * s**2 + schedule.sigma(t) ** 2
+
+    third = torch.func.grad(torch.func.grad(torch.func.grad(spread2)))(t + h / 2)
+    field = lambda t, x: normal_rate(schedule, t, s) * x  # noqa: E731
+    step = solve(field, one, t0=t, t1=t + h, method="midpoint", steps=1).x.item()
+    factor = step / math.sqrt(float(spread2(t + h) / spread2(t)))
+    claimed = -float(third / spread2(t + h / 2)) / 48
+    assert (factor - 1) / h**3 == pytest.approx(claimed, rel=0.1, abs=0.02)
+    assert order == 3 or abs(claimed) > 0.1
+    miss = [abs(solve(field, one, method="midpoint", steps=n).x.item() - s) for n in (64, 128)]
+    assert math.log2(miss[0] / miss[1]) == pytest.approx(order, abs=0.1)
+
+
+def test_straight_trajectories_of_bent_pairs() -> None:
+    """alpha = t with sigma^2 = (1 - t)(1 - t + 2 s t) has S = 1 + (s - 1) t: one step of Euler is exact."""
+
+    class Straight(Schedule):
+        def alpha(self, t: Tensor) -> Tensor:
+            return t
+
+        def sigma(self, t: Tensor) -> Tensor:
+            return torch.sqrt((1 - t) * (1 - t + 2 * 0.6 * t))
+
+    target, x0 = StandardNormal(1, scale=0.6).to(F64), torch.tensor([[-1.3], [0.4], [2.0]], dtype=F64)
+    for schedule, exact in ((Straight(), True), (Linear(), False), (Cosine(), False)):
+        path = AffinePath(schedule)
+        end = solve(lambda t, x, path=path: path.marginal_velocity(t, x, target), x0, method="euler", steps=1).x
+        assert bool((end - 0.6 * x0).abs().max() < 1e-12) is exact
+    unit, cosine = StandardNormal(1).to(F64), AffinePath(Cosine())  # and on cosine unit data leave every point alone
+    assert (cosine.marginal_velocity(0.3, x0, unit)).abs().max() < 1e-12
+    assert (AffinePath().marginal_velocity(0.3, x0, unit)).abs().max() > 0.1

@@ -55,12 +55,13 @@ function drawChart() {
   if (!width) return;
   const { path, method, k } = chosen(), ink = getComputedStyle(root).color;
   const low = 1e-4, high = 10, most = looks.reduce((a, b) => Math.max(a, b)) * steps[steps.length - 1];
-  const [left, right, top, bottom] = [46, width - 12, 26, height - 38];
+  const [left, right, top, bottom] = [54, width - 12, 26, height - 38];
   const X = (n) => left + ((right - left) * Math.log(n)) / Math.log(most);
   const Y = (e) => bottom - ((bottom - top) * Math.log(clamp(e, low, high) / low)) / Math.log(high / low);
   pen.font = "12px sans-serif";
   pen.fillStyle = ink;
   pen.strokeStyle = "rgba(127, 127, 127, .25)";
+  pen.lineWidth = 1;
   pen.textAlign = "right";
   for (const e of [10, 1, 0.1, 0.01, 0.001, 0.0001]) {
     pen.fillText(e, left - 6, Y(e) + 4);
@@ -78,7 +79,12 @@ function drawChart() {
   };
   pen.strokeStyle = "rgba(127, 127, 127, .7)";
   pen.lineWidth = 1;
-  errors[path].forEach((_, m) => line(m));
+  pen.textAlign = "right";
+  errors[path].forEach((_, m) => {
+    line(m);
+    const last = steps.length - 1, low = m % 2;  // every other name below its line, where lines end side by side
+    pen.fillText(data.methods[m], X(looks[m] * steps[last]) + 4, Y(errors[path][m][last]) + (low ? 16 : -8));
+  });
   pen.strokeStyle = pen.fillStyle = "#E69F00";
   pen.lineWidth = 2.5;
   line(method);

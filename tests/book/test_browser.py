@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from looks import RAW_MATH, SIDEWAYS
 from visit import HTML, PAGES, Visit
 
-from fmtutor import AffinePath, Empirical, ancestral, explore, solve
+from fmtutor import AffinePath, Checkerboard, Cosine, Empirical, Linear, ancestral, explore, solve
 
 pytestmark = [
     pytest.mark.browser,
@@ -172,8 +174,35 @@ def noise_is_under_the_finger(page: Any) -> None:
     assert shown(figure, "start") == pytest.approx(limit - 2 * limit * (y - 10) / (height - 46), abs=0.05)
 
 
+def the_menus_tell_the_truth(page: Any) -> None:
+    """Chapter 5's figure of solvers: its words are about what was chosen, its error is right, and its points move."""
+    figure = page.query_selector(f'{FIGURE}:has([data-fx="chart"])')
+    figure.scroll_into_view_if_needed()
+    board, x0 = Checkerboard().to(torch.float64), torch.Generator().manual_seed(5)
+    cloud = torch.randn(250, 2, dtype=torch.float64, generator=x0)
+    straight = partial(AffinePath().marginal_velocity, target=board)
+    reference = solve(straight, cloud, t1=0.99, method="dopri5", rtol=1e-8, atol=1e-8).x / 0.99
+    looks = []
+    for name, schedule, method, k in (("linear", Linear(), "euler", 4), ("cosine", Cosine(), "midpoint", 3)):
+        figure.query_selector('[data-fx="path"]').select_option(name)
+        figure.query_selector('[data-fx="method"]').select_option(method)
+        set_slider(figure, "slider", k)
+        page.wait_for_timeout(100)
+        looks.append(figure.query_selector('[data-fx="plane"]').screenshot())
+        n, end = 2**k, math.atan(99) * 2 / math.pi if name == "cosine" else 0.99
+        exact, alpha = partial(AffinePath(schedule).marginal_velocity, target=board), schedule.alpha(torch.tensor(end))
+        ends = solve(exact, cloud, t1=end, method=method, steps=n).x / alpha
+        error = (ends - reference).square().sum(1).mean().sqrt().item()
+        said = figure.query_selector('[data-fx="said"]').inner_text()
+        words = f"{name}, {method}: {n} steps, {n * (1 + (method == 'midpoint'))} evaluations, rms error "
+        assert said.startswith(words), said
+        assert float(said.removeprefix(words)) == pytest.approx(error, rel=0.01)
+    assert looks[0] != looks[1]
+
+
 POINTED = {
     "03_flow_matching.html": the_pointer_tells_the_truth,
+    "05_paths.html": the_menus_tell_the_truth,
     "06_diffusion.html": noise_is_under_the_finger,
     "index.html": time_is_under_the_finger,
 }
@@ -182,6 +211,9 @@ SPOILED = [
     ("03_flow_matching.html", '"pointermove"', '"pointerless"'),
     ("03_flow_matching.html", "signed(here.velocity)", "signed(-here.velocity)"),
     ("03_flow_matching.html", "signed(w * v)", "signed(v)"),
+    ("05_paths.html", "const told = errors[path][method][k]", "const told = errors[path][0][k]"),
+    ("05_paths.html", "${looks[method] * n} evaluations", "${n} evaluations"),
+    ("05_paths.html", 'menu.addEventListener("change"', 'menu.addEventListener("changeless"'),
     ("06_diffusion.html", "0.5 * noise ** 2 * score", "1.5 * noise ** 2 * score"),
     ("06_diffusion.html", "ddim: redrawn(bumps, x, 0, n", "ddim: redrawn(bumps, x, eta, n"),
     ("06_diffusion.html", "shaken(bumps, x, level, shakes)", "shaken(bumps, x, level + 0.2, shakes)"),

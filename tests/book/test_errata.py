@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from fmtutor import (
     Cosine,
     GaussianMixture,
     Linear,
+    Polynomial,
     StandardNormal,
     VariancePreserving,
     dequantize,
@@ -47,12 +49,28 @@ def test_notes_003_both_signs_of_the_sigma_min_path() -> None:
     assert torch.isclose(ours.squeeze(), rate)
 
 
-def test_notes_001_the_coefficients_add_up_to_one_on_the_linear_path_only() -> None:
+def test_notes_001_the_coefficients_add_up_to_one_on_straight_paths_only() -> None:
     t, vp, linear = torch.linspace(0, 1, 11, dtype=F64), VariancePreserving(), Linear()
     one = torch.ones_like(t)
     torch.testing.assert_close(linear.alpha(t) + linear.sigma(t), one)
+    torch.testing.assert_close(Polynomial(2).alpha(t) + Polynomial(2).sigma(t), one)
     torch.testing.assert_close(vp.alpha(t) ** 2 + vp.sigma(t) ** 2, one)
     assert (vp.alpha(t) + vp.sigma(t) - 1).abs().max() > 0.3
+
+
+def test_notes_001_a_conditional_field_points_to_its_end_on_the_linear_path_only() -> None:
+    """At t = 0 cosine's points along z from everywhere: away from z on the far side, a share Phi(-|z|) of the noise."""
+    z, x = torch.tensor([[0.5, 0.5]], dtype=F64), torch.randn(100_000, 2, dtype=F64)
+
+    def away(path: AffinePath, t: float) -> float:
+        u = path.conditional_velocity(t, x, z.expand_as(x))
+        return ((z - x) * u).sum(1).lt(0).double().mean().item()
+
+    assert away(AffinePath(), 0.0) == away(AffinePath(), 0.5) == 0
+    cosine = AffinePath(Cosine())
+    share = 0.5 * math.erfc(math.sqrt(0.5) / math.sqrt(2))
+    assert math.isclose(away(cosine, 0.0), share, abs_tol=4 * math.sqrt(share / 100_000))
+    assert away(cosine, 0.2) > 0.02
 
 
 def test_notes_001_the_derivative_along_the_way_is_not_the_one_at_a_place() -> None:
@@ -85,6 +103,24 @@ def test_notes_004_straight_paths_do_not_make_straight_trajectories() -> None:
     bent = metrics.straightness(flow.trajectory(x0, times))
     assert metrics.straightness(straight, times).value < 1e-6
     assert bent.value > 10 * bent.error
+
+
+def test_notes_004_the_straighter_trajectories_are_those_of_bent_pairs() -> None:
+    """Cosine's against linear's, by the distance from straight and by length over distance, for one set of noise."""
+    board, x0 = Checkerboard().to(F64), StandardNormal(2).to(F64).sample((300,))
+    x1, found = board.sample((300,)), []
+    for schedule, end in ((Linear(), 0.99), (Cosine(), math.atan(99) * 2 / math.pi)):
+        path, times = AffinePath(schedule), torch.linspace(0, end, 81, dtype=F64)
+        exact = partial(path.marginal_velocity, target=board)
+        way = solve(exact, x0, times=times, method="midpoint", steps=160).states
+        pair = torch.stack([path.sample(x0, x1, t).xt for t in times])
+        length = way.diff(dim=0).norm(dim=-1).sum(0) / (way[-1] - way[0]).norm(dim=-1)
+        found.append((metrics.straightness(pair, times), metrics.straightness(way, times), length.mean()))
+    (linear_pair, linear, linear_length), (cosine_pair, cosine, cosine_length) = found
+    assert linear_pair.value < 1e-12
+    assert cosine_pair.value > 1
+    assert linear.value - cosine.value > 4 * (linear.error + cosine.error)
+    assert linear_length > cosine_length > 1
 
 
 def test_uva_tutorial_11_the_dequantised_density_integrates_to_the_number_of_levels() -> None:

@@ -26,8 +26,8 @@ def _clock(t: Tensor) -> Tensor:
 
 
 _CLOCKS = {
-    "That is the ratio of data to noise on the cosine path. On the linear path the ratio is `s / (1 - s)`: solve for "
-    "`s`.": lambda t: torch.tan(_QUARTER * t),
+    "That is the ratio of data to noise on the cosine path. On the linear path the ratio is `tau / (1 - tau)`: "
+    "solve for `tau`.": lambda t: torch.tan(_QUARTER * t),
     "That is turned round: the cosine path's time for a time of the linear path.": (
         lambda t: torch.atan2(t, 1 - t) / _QUARTER
     ),
@@ -48,7 +48,7 @@ _CLOCKS = {
         lambda t: torch.sin(math.pi * t) / (torch.sin(math.pi * t) + torch.cos(math.pi * t)),
         lambda t: torch.tan(math.pi * t) / (1 + torch.tan(math.pi * t)),
     ),
-    "The sign is turned: from `s = r (1 - s)` follows `s = r / (1 + r)`, with r the ratio.": (
+    "The sign is turned: from `tau = r (1 - tau)` follows `tau = r / (1 + r)`, with r the ratio.": (
         lambda t: torch.tan(_QUARTER * t) / (1 - torch.tan(_QUARTER * t)),
     ),
     "That is one over the ratio plus one: noise over data. Turn the ratio over.": lambda t: (
@@ -92,10 +92,10 @@ _CONVERSIONS = {
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * v(s, x) / c**2),
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x + v(s, x) / c)),
     ),
-    "The clock is missing: the linear field is asked at the time `s` with the same ratio, not at `t`.": (
+    "The clock is missing: the linear field is asked at the time `tau` with the same ratio, not at `t`.": (
         lambda v, t, x: _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(t, x / c) / c))(v, t, x)
     ),
-    "The clocks run at different speeds: by the chain rule a factor `ds/dt` goes to the linear velocity.": (
+    "The clocks run at different speeds: by the chain rule a factor `dtau/dt` goes to the linear velocity.": (
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * (cos - sin) * x / c + c * v(s, x / c)),
     ),
     "The scale changes with time, so the product rule has a second term: `dc/dt` times the point of the linear path.": (
@@ -119,7 +119,7 @@ _CONVERSIONS = {
         _wrong(lambda v, sin, cos, c, s, x: (cos - sin) * x / c + _QUARTER * v(s, x / c) / c),
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * (cos - sin) * x / c + v(s, x / c) / c),
     ),
-    "`ds/dt` is `(pi / 2) / c**2`, and the velocity in the larger picture is `c` times as large: one `c` cancels.": (
+    "`dtau/dt` is `(pi / 2) / c**2`, and the velocity in the larger picture is `c` times as large: one `c` cancels.": (
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(s, x / c) / c**2)),
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(s, x / c))),
     ),

@@ -96,7 +96,7 @@ CASES = {
     "cosine_clock": (
         _clock,
         [
-            (lambda t: torch.tan(QUARTER * t), "solve for `s`"),
+            (lambda t: torch.tan(QUARTER * t), "solve for `tau`"),
             (lambda t: torch.atan(t / (1 - t)) / QUARTER, "turned round"),
             (_sin, "*amount of data*"),
             (lambda t: 1 - _cos(t), "*amount of noise*"),
