@@ -14,7 +14,6 @@ from fmtutor import (
     Cosine,
     GaussianMixture,
     Linear,
-    Polynomial,
     StandardNormal,
     VariancePreserving,
     dequantize,
@@ -53,7 +52,6 @@ def test_notes_001_the_coefficients_add_up_to_one_on_the_linear_path_only() -> N
     t, vp, linear = torch.linspace(0, 1, 11, dtype=F64), VariancePreserving(), Linear()
     one = torch.ones_like(t)
     torch.testing.assert_close(linear.alpha(t) + linear.sigma(t), one)
-    torch.testing.assert_close(Polynomial(2).alpha(t) + Polynomial(2).sigma(t), one)
     torch.testing.assert_close(vp.alpha(t) ** 2 + vp.sigma(t) ** 2, one)
     assert (vp.alpha(t) + vp.sigma(t) - 1).abs().max() > 0.3
 
