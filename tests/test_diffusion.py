@@ -111,6 +111,24 @@ def test_averaging_over_the_posterior_commutes_with_every_conversion(seed: int) 
         )
 
 
+@pytest.mark.parametrize("noise", ["normal", "logistic"])
+def test_a_score_is_read_from_the_velocity_for_normal_noise_alone(noise: str) -> None:
+    """Two data points and any noise: the velocity is a mean over pairs, the score the slope of log p_t, by autodiff."""
+    path, points, t = AffinePath(), torch.tensor([-1.0, 1.0], dtype=F64), 0.4
+    log_density = {
+        "normal": lambda e: -0.5 * e**2,
+        "logistic": lambda e: -e - 2 * torch.nn.functional.softplus(-e),
+    }[noise]
+    x = torch.linspace(-2, 2, 21, dtype=F64)[:, None].requires_grad_()
+    began = (x - t * points) / (1 - t)
+    joint = log_density(began)
+    score = torch.autograd.grad(torch.logsumexp(joint, 1).sum(), x)[0]
+    u = (torch.softmax(joint, 1) * (points - began)).sum(1, keepdim=True)
+    off = (path.convert(t, x, u, "velocity", "score") - score).abs().max().item()
+    assert (off < 1e-12) == (noise == "normal")
+    assert noise == "normal" or off > 0.3
+
+
 def test_a_converted_network_is_still_a_network() -> None:
     net = nn.Linear(2, 2)
     model = as_velocity(lambda t, x: net(x), AffinePath(), "noise")

@@ -90,7 +90,7 @@ class Samplers(Explorable):
             for k, states in enumerate(ways[name]):
                 line = states.flatten()
                 rest = len(ways[name]) - 1 - k
-                look: dict[str, Any] = {"color": colour, "alpha": 1 - 0.3 * rest}
+                look: dict[str, Any] = {"color": colour, "alpha": 1 - 0.25 * rest}
                 look |= {"marker": "o", "ms": 4} if name in ("ddim", "ancestral") else {}
                 look["linewidth"] = 3.0 if name == "ode" else 1.3
                 ax.plot(even(0, 1, len(line)), line, **look, label=None if rest else f"{label}: {line[-1]:.2f}")

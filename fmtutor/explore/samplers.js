@@ -103,7 +103,7 @@ function draw() {
   pen.rect(X(0) - 5, Y(limit), X(1) - X(0) + 10, Y(-limit) - Y(limit));
   pen.clip();
   pen.drawImage(backdrop, X(0), Y(limit), X(1) - X(0), Y(-limit) - Y(limit));
-  now.sde.forEach((line, i) => stroke(line, SDE, 1.4, [0.35, 0.6, 1][i]));
+  now.sde.forEach((line, i) => stroke(line, SDE, 1.7, [0.5, 0.75, 1][i]));
   stroke(now.ode, ODE, 3);
   for (const [line, colour] of [[now.ancestral, ANCESTRAL], [now.ddim, DDIM]]) {
     stroke(line, colour, 1.2, 0.8);
