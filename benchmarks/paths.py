@@ -41,6 +41,7 @@ from fmtutor import (
 FIRST_SEED, SEEDS = 100, 5
 STEPS = (250, 500, 1000, 2000, 4000, 8000)
 EVALUATIONS = (4, 8, 16, 32)
+SHOWN, POINTS = (250, 1000, 8000), 300  # of the samples during training, in the picture
 LAST = 1 - 1e-5  # VP's velocity is infinite at 1; every path is drawn and solved up to here, for all alike
 SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "VP": VariancePreserving(), "VE": VarianceExploding()}
 ROWS: dict[str, dict[str, Any]] = {
@@ -93,7 +94,7 @@ def run(seed: int, path: str, predict: str = "velocity", damped: str = "own", dr
             drawing = torch.Generator().manual_seed(seed)  # of the measurement: the training must not notice it
             gap = metrics.kl(board, flow, n=draws, generator=drawing)
             found["kl"].append(float(gap.value)), found["kl_error"].append(float(gap.error))
-            ends = solve(velocity, noise[:400], t1=LAST, method="dopri5").x
+            ends = solve(velocity, noise[:POINTS], t1=LAST, method="dopri5").x
             found["grid"].append([[round(v, 2) for v in row] for row in ends.tolist()])
             found["looks"] += time.process_time() - before
 
@@ -170,7 +171,10 @@ def summary(done: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "steps": STEPS,
         "rows": [row(*item) for item in ROWS.items()],
         "apart": {"names": list(ROWS), "rms": [[apart(a, b) for b in ROWS] for a in ROWS]},
-        "grid": {"steps": STEPS, "points": {what: done[what][0]["grid"] for what in ROWS}},
+        "grid": {
+            "steps": SHOWN,
+            "points": {what: [done[what][0]["grid"][STEPS.index(k)] for k in SHOWN] for what in ROWS},
+        },
         "damping": [
             {"what": what, "schedule": repr(SCHEDULES[settings["path"]]), "damped": settings.get("damped", "own"),
              "kl": [run["kl"][-1] for run in done[what]]}

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def rows_in_one_line(text: str) -> str:
+    """JSON text with each list of numbers on a line of its own."""
+    return re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+
+
 def record(name: str, measured: Any) -> Path:
     """Write `measured` to `book/results/NAME.json`; a tree with changes in it is said to be one."""
     git = ["git", "-C", str(RESULTS.parent)]
@@ -51,5 +57,5 @@ def record(name: str, measured: Any) -> Path:
     }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(rows_in_one_line(json.dumps(result, indent=1)) + "\n")
     return path
