@@ -55,7 +55,7 @@ function drawChart() {
   if (!width) return;
   const { path, method, k } = chosen(), ink = getComputedStyle(root).color;
   const low = 1e-4, high = 10, most = looks.reduce((a, b) => Math.max(a, b)) * steps[steps.length - 1];
-  const [left, right, top, bottom] = [54, width - 12, 26, height - 38];
+  const [left, right, top, bottom] = [54, width - 64, 26, height - 38];
   const X = (n) => left + ((right - left) * Math.log(n)) / Math.log(most);
   const Y = (e) => bottom - ((bottom - top) * Math.log(clamp(e, low, high) / low)) / Math.log(high / low);
   pen.font = "12px sans-serif";
@@ -79,12 +79,13 @@ function drawChart() {
   };
   pen.strokeStyle = "rgba(127, 127, 127, .7)";
   pen.lineWidth = 1;
-  pen.textAlign = "right";
-  errors[path].forEach((_, m) => {
-    line(m);
-    const last = steps.length - 1, low = m % 2;  // every other name below its line, where lines end side by side
-    pen.fillText(data.methods[m], X(looks[m] * steps[last]) + 4, Y(errors[path][m][last]) + (low ? 16 : -8));
-  });
+  errors[path].forEach((_, m) => line(m));
+  let above = -99;  // names stand right of their lines, one below the other where lines end side by side
+  const last = steps.length - 1, ends = looks.map((n, m) => [X(n * steps[last]), Y(errors[path][m][last]), data.methods[m]]);
+  for (const [x, y, name] of ends.sort((one, other) => one[1] - other[1])) {
+    above = Math.max(y, above + 14);
+    pen.fillText(name, x + 6, above + 4);
+  }
   pen.strokeStyle = pen.fillStyle = "#E69F00";
   pen.lineWidth = 2.5;
   line(method);

@@ -184,9 +184,9 @@ def the_menus_tell_the_truth(page: Any) -> None:
     reference = solve(straight, cloud, t1=0.99, method="dopri5", rtol=1e-8, atol=1e-8).x / 0.99
     looks = []
     for name, schedule, method, k in (("linear", Linear(), "euler", 4), ("cosine", Cosine(), "midpoint", 3)):
+        set_slider(figure, "slider", k)
         figure.query_selector('[data-fx="path"]').select_option(name)
         figure.query_selector('[data-fx="method"]').select_option(method)
-        set_slider(figure, "slider", k)
         page.wait_for_timeout(100)
         looks.append(figure.query_selector('[data-fx="plane"]').screenshot())
         n, end = 2**k, math.atan(99) * 2 / math.pi if name == "cosine" else 0.99
