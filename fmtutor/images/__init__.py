@@ -9,40 +9,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fmtutor.images.classifier import Classifier, class_histogram, confidence, train_classifier
     from fmtutor.images.data import Images, cifar10, digits, fashion_mnist, folder, mnist, quantize
     from fmtutor.images.evaluate import (
-        Classifier,
-        class_histogram,
         classifier_two_sample,
-        confidence,
         feature_distance,
         frechet_distance,
+        kernel_distance,
         nearest_distance,
-        train_classifier,
     )
     from fmtutor.images.files import read_idx
     from fmtutor.images.grid import grid, strip
+    from fmtutor.images.judge import judge
+    from fmtutor.images.model import ImageModel
+    from fmtutor.images.run import train
     from fmtutor.images.unet import UNet
 
 _HOME = {
+    "classifier": ("Classifier", "class_histogram", "confidence", "train_classifier"),
     "data": ("Images", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "quantize"),
     "evaluate": (
-        "Classifier",
-        "class_histogram",
         "classifier_two_sample",
-        "confidence",
         "feature_distance",
         "frechet_distance",
+        "kernel_distance",
         "nearest_distance",
-        "train_classifier",
     ),
     "files": ("read_idx",),
     "grid": ("grid", "strip"),
+    "judge": ("judge",),
+    "model": ("ImageModel",),
+    "run": ("train",),
     "unet": ("UNet",),
 }
 
 __all__ = [
     "Classifier",
+    "ImageModel",
     "Images",
     "UNet",
     "cifar10",
@@ -55,11 +58,14 @@ __all__ = [
     "folder",
     "frechet_distance",
     "grid",
+    "judge",
+    "kernel_distance",
     "mnist",
     "nearest_distance",
     "quantize",
     "read_idx",
     "strip",
+    "train",
     "train_classifier",
 ]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
 from fmtutor import _validate
 
@@ -49,6 +49,27 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + h
 
 
+class Attention(nn.Module):
+    """Each place looks at all others, in heads of 32 channels, beside a shortcut; it starts by changing nothing.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), equation 1; in a U-Net, Ho et al. 2020, appendix B.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = max(channels // 32, 1)
+        self.norm = nn.GroupNorm(8, channels)
+        self.ask, self.answer = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        for parameter in self.answer.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        n, c, height, width = x.shape
+        parts = self.ask(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, height * width).transpose(-1, -2)
+        seen = scaled_dot_product_attention(*parts.unbind(1)).transpose(-1, -2)
+        return x + self.answer(seen.reshape(n, c, height, width))
+
+
 class UNet(nn.Module):
     """A velocity field on images: down to a coarse view, up again, with a bridge at every resolution.
 
@@ -60,6 +81,8 @@ class UNet(nn.Module):
         width: the unit of channels, a multiple of 8.
         multipliers: channels of each level in units of `width`; one level more than there are halvings.
         classes: number of class labels, or None for a field that knows of none.
+        attention: let the places of the coarsest view look at each other, between its two ways. It costs little
+            where that view is small: its work grows with the square of its number of pixels.
 
     Raises:
         ValueError: for an image whose sides the halvings do not divide, a wrong number of channels, or labels that
@@ -75,7 +98,12 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 1, width: int = 32, multipliers: Sequence[int] = (1, 2, 2), classes: int | None = None
+        self,
+        channels: int = 1,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 2),
+        classes: int | None = None,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         _validate.whole("channels", channels), _validate.whole("classes", 1 if classes is None else classes)
@@ -89,6 +117,9 @@ class UNet(nn.Module):
         before = [widths[0], *widths[:-1]]
         self.down = nn.ModuleList(ResidualBlock(a, b, embedding) for a, b in zip(before, widths, strict=True))
         self.middle = ResidualBlock(widths[-1], widths[-1], embedding)
+        self.attention = Attention(widths[-1]) if attention else nn.Identity()
+        self.settings = {"channels": channels, "width": width, "multipliers": list(multipliers), "classes": classes,
+                         "attention": attention}  # fmt: skip
         self.up = nn.ModuleList(
             ResidualBlock(2 * b, a, embedding) for a, b in zip(reversed(before), reversed(widths), strict=True)
         )
@@ -112,7 +143,7 @@ class UNet(nn.Module):
         for level, block in enumerate(self.down):
             h = block(h if level == 0 else nn.functional.avg_pool2d(h, 2), embedding)
             bridges.append(h)
-        h = self.middle(h, embedding)
+        h = self.attention(self.middle(h, embedding))
         for level, block in enumerate(self.up):
             h = h if level == 0 else interpolate(h, scale_factor=2)
             h = block(torch.cat([h, bridges.pop()], dim=1), embedding)

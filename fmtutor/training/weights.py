@@ -68,7 +68,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     if not path.is_dir():
-        tensors, meta = _read_weights(path)
+        tensors, meta = read_weights(path)
     elif found := newest(path):
         tensors = section(found[0], "model") | section(found[0], "average")
         meta = {"step": found[1]["step"]}
@@ -129,7 +129,8 @@ def _digest(tensors: Mapping[str, Tensor], notes: str) -> str:
     return sha.hexdigest()
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the notes in a file that `save_weights` wrote, verified."""
     try:
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}

@@ -1,0 +1,268 @@
+"""An image run in its folder: killed and gone on with, shared by processes, saved and read, judged, by command too."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from fmtutor.images import ImageModel, Images, UNet, digits, judge, kernel_distance, train, train_classifier
+from fmtutor.images.__main__ import main
+from fmtutor.images.run import Batches, load, save_grid
+
+SMALL: dict[str, Any] = {"batch": 8, "width": 8, "multipliers": (1,), "look_every": 4, "checkpoint_every": 4}
+SMALL |= {"progress": False}
+
+
+def run(folder: Path, steps: int = 12, **changes: Any) -> ImageModel:
+    return train(folder, "digits", steps=steps, **(SMALL | changes))[0]
+
+
+def weights_of(model: ImageModel) -> torch.Tensor:
+    return torch.cat([p.flatten() for p in model.network.parameters()])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageModel, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    return run(folder), folder
+
+
+def test_a_run_leaves_settings_pictures_numbers_and_a_model(whole: tuple[ImageModel, Path]) -> None:
+    model, folder = whole
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert sorted(path.name for path in folder.glob("samples-*.png"))[-1] == "samples-00000012.png"
+    again = ImageModel.load(folder / "model.safetensors")
+    assert weights_of(again).equal(weights_of(model))
+    assert (again.shape, again.levels, again.schedule) == ((1, 8, 8), 17, "linear")
+    assert again.notes["settings"]["data"] == "digits"
+    assert again.notes["steps"] == 12
+    draws = [m.sample(5, label=3, generator=torch.Generator().manual_seed(0), steps=2) for m in (model, again)]
+    assert draws[0].equal(draws[1])
+    assert set(draws[0].unique().tolist()) <= set((torch.arange(17) / 8 - 1).tolist())
+
+
+def test_killed_between_two_checkpoints_it_ends_at_the_same_bits(
+    whole: tuple[ImageModel, Path], tmp_path: Path
+) -> None:
+    def kill(model: ImageModel, step: int) -> dict[str, float]:
+        if step == 12 or step == 8:
+            raise InterruptedError("killed")
+        return {}
+
+    with pytest.raises(InterruptedError):
+        run(tmp_path, look=kill)
+    assert not (tmp_path / "model.safetensors").exists()
+    torch.manual_seed(99), torch.rand(3)
+    assert weights_of(run(tmp_path)).equal(weights_of(whole[0]))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    assert not weights_of(run(tmp_path / "other", seed=1)).equal(weights_of(whole[0]))
+
+
+def test_another_setting_is_named_and_nothing_is_touched(whole: tuple[ImageModel, Path]) -> None:
+    before = {path: path.read_bytes() for path in whole[1].iterdir()}
+    with pytest.raises(ValueError, match=r"batch is 8 there and 16 now; flip is False there and True now\. Use"):
+        run(whole[1], batch=16, flip=True)
+    with pytest.raises(ValueError, match=r"lr is 0\.002 there and 0\.01 now"):
+        run(whole[1], lr=1e-2)
+    assert before == {path: path.read_bytes() for path in whole[1].iterdir()}
+
+
+def test_ctrl_c_leaves_a_model_and_the_way_on(tmp_path: Path, whole: tuple[ImageModel, Path]) -> None:
+    def interrupt(model: ImageModel, step: int) -> dict[str, float]:
+        if step == 8:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, look=interrupt)
+    assert ImageModel.load(tmp_path / "model.safetensors").sample(2, steps=1).shape == (2, 1, 8, 8)
+    assert weights_of(run(tmp_path)).equal(weights_of(whole[0]))
+
+
+def test_out_of_memory_says_what_to_change(tmp_path: Path) -> None:
+    def full(model: ImageModel, step: int) -> dict[str, float]:
+        raise torch.OutOfMemoryError("8 GB were asked for")
+
+    with pytest.raises(RuntimeError, match=r"ran out of memory. Try batch=4 in another folder.*8 GB were asked for"):
+        run(tmp_path, look=full)
+
+
+def test_shares_of_a_batch_are_the_batch() -> None:
+    """Two processes draw what one draws, each its half."""
+    data, levels = load("digits")
+    options: dict[str, Any] = {"seed": 3, "flip": True, "dequantize": True}
+    whole, *shares = (
+        Batches(data, levels, 10, share=s, **options) for s in (slice(None), *(slice(k, None, 2) for k in (0, 1)))
+    )
+    for _ in range(3):
+        all_of_it, halves = whole(), [share() for share in shares]
+        for part, (a, b) in zip(all_of_it, zip(*halves, strict=True), strict=True):
+            assert torch.stack([a, b], 1).flatten(0, 1).equal(part)
+
+
+def test_batches_are_the_images_with_their_labels() -> None:
+    data, levels = load("digits")
+    x0, x1, t, label = Batches(data, levels, 400, drop=0.5)()
+    rows = {tuple(image.flatten().tolist()): int(kind) for image, kind in zip(*data, strict=True)}
+    kinds = torch.tensor([rows[tuple(image.flatten().tolist())] for image in x1])  # none that is not in the data
+    assert label[label != 10].equal(kinds[label != 10])
+    assert 0.4 < (label == 10).float().mean() < 0.6
+    assert 0 <= t.min() < t.max() < 1
+    assert abs(x0.std() - 1) < 0.05
+    _, turned, _, _ = Batches(data, levels, 400, flip=True)()
+    mirrored = [tuple(image.flip(-1).flatten().tolist()) in rows for image in turned]
+    upright = [tuple(image.flatten().tolist()) in rows for image in turned]
+    assert all(a or b for a, b in zip(mirrored, upright, strict=True))
+    assert 0.3 < sum(mirrored) / 400 < 0.7
+    _, spread, _, _ = Batches(data, levels, 400, dequantize=True)()
+    assert (spread * 8 - (spread * 8).round()).abs().max() > 0.45
+    assert tuple(((spread[0] * 8).round() / 8).flatten().tolist()) in rows
+
+
+@pytest.mark.parametrize(
+    ("times", "mean", "middle"),  # the share between a quarter and three quarters, by the distribution function
+    [("uniform", 0.5, 0.5), ("logit_normal", 0.5, 0.728), ("late", 0.6, 0.75 ** (2 / 3) - 0.25 ** (2 / 3))],
+)
+def test_times_have_the_densities_of_their_names(times: str, mean: float, middle: float) -> None:
+    """20 000 draws, within 5 standard errors; the other two are 8 away in one number at least."""
+    data, levels = load("digits")
+    t = Batches(Images(data.images[:1], data.labels[:1]), levels, 20_000, times=times)()[2]
+    assert abs(t.mean() - mean) < 5 * 0.29 / math.sqrt(20_000)
+    assert abs(((t > 0.25) & (t < 0.75)).float().mean() - middle) < 5 * 0.5 / math.sqrt(20_000)
+
+
+def test_bits_of_a_field_that_stands_still_are_those_of_the_normal_distribution() -> None:
+    """A fresh network moves nothing, so its density is N(0, I) at the spread pixels: a second route to the bits."""
+    model = ImageModel(UNet(1, 8, (1,)).eval(), (1, 8, 8), levels=17)
+    x = digits("test").images[:6]
+    found = model.bits_per_dim(x, steps=10, generator=torch.Generator().manual_seed(1))
+    u = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
+    place = (x * 8 + 8 + u) / 17  # in [0, 1): its cell has width 1 / 17
+    log_p = torch.distributions.Normal(0.0, 1.0).log_prob((17 * place - 0.5) / 8 - 1) + math.log(17 / 8)
+    wanted = (-log_p.flatten(1).sum(1) / math.log(2)) / 64 + math.log2(17)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="steps must be at least 10 for a likelihood to mean anything, got 4"):
+        model.bits_per_dim(x, steps=4)
+    with pytest.raises(ValueError, match=r"images must have shape \(n, 1, 8, 8\), got \(2, 1, 4, 4\)"):
+        model.bits_per_dim(torch.zeros(2, 1, 4, 4))
+
+
+def test_labels_and_guidance_reach_the_network_or_are_refused() -> None:
+    torch.manual_seed(0)
+    network = UNet(1, 8, (1,), classes=3).eval()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    model = ImageModel(network, (1, 4, 4), levels=256)
+
+    def drawn(**how: Any) -> torch.Tensor:
+        return model.sample(4, generator=torch.Generator().manual_seed(0), steps=3, batch=3, **how)
+
+    a, b, both = drawn(label=0), drawn(label=1), drawn(label=torch.tensor([0, 1, 0, 1]))
+    assert not a.equal(b)
+    assert both[::2].equal(a[::2])
+    assert both[1::2].equal(b[1::2])
+    assert not drawn(label=1, scale=3.0).equal(b)
+    with pytest.raises(ValueError, match=r"scale 2\.0 must come with a label"):
+        drawn(scale=2.0)
+    with pytest.raises(ValueError, match="trained without labels"):
+        ImageModel(UNet(1, 8, (1,)), (1, 4, 4), 256).sample(2, label=1)
+
+
+def test_kernel_distance_is_the_sum_over_pairs() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(7, 3), torch.randn(5, 3) + 1
+
+    def k(x: torch.Tensor, y: torch.Tensor) -> float:
+        return (float(x @ y) / 3 + 1) ** 3
+
+    within = [
+        sum(k(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j) / (len(s) * (len(s) - 1))
+        for s in (a, b)
+    ]
+    between = sum(k(x, y) for x in a for y in b) / 35
+    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * between, rel=1e-5)
+    same = [kernel_distance(*torch.randn(2, 50, 3)) for _ in range(200)]
+    mean = sum(same) / 200
+    error = (sum((v - mean) ** 2 for v in same) / 199 / 200) ** 0.5
+    assert abs(mean) < 4 * error  # not biased: at one size as at another
+
+
+def test_a_judgement_has_its_numbers_beside_real_ones_and_its_protocol(whole: tuple[ImageModel, Path]) -> None:
+    known, held_out = digits("train"), digits("test")
+    classifier = train_classifier(*known, steps=30)
+    how: dict[str, Any] = {"samples": 100, "steps": 4, "likelihood": 5, "likelihood_steps": 10}
+    found = judge(whole[0], classifier, known, held_out, **how)
+    assert json.loads(json.dumps(found)) == found
+    assert found["numbers"]["calls_per_sample"] == 8
+    assert found["numbers"]["frechet"] > 2 * found["real"]["frechet"]  # twelve steps teach nothing
+    assert found["numbers"]["nearest_training_image"] > found["real"]["nearest_training_image"]
+    assert found["protocol"]["samples"] == 100
+    copier = Copier(known)
+    copied = judge(copier, classifier, known, held_out, **(how | {"likelihood": 0}))
+    assert copied["numbers"]["nearest_training_image"] == 0
+    assert copied["numbers"]["frechet"] < 2 * found["real"]["frechet"]
+    guided = judge(whole[0], classifier, known, held_out, scale=2.0, **(how | {"likelihood": 0}))
+    assert guided["numbers"]["calls_per_sample"] == 16
+    with pytest.raises(ValueError, match="samples must be at most half of 445 held-out images, got 300"):
+        judge(whole[0], classifier, known, held_out, samples=300)
+
+
+class Copier(ImageModel):
+    """Draws training images."""
+
+    def __init__(self, known: Images) -> None:
+        super().__init__(UNet(1, 8, (1,)), (1, 8, 8), 17)
+        self.known = known.images
+
+    def sample(self, n: int, *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+        return self.known[torch.randperm(len(self.known), generator=torch.Generator().manual_seed(0))[:n]]
+
+
+def test_the_three_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: tuple[ImageModel, Path]) -> None:
+    folder = str(tmp_path / "run")
+    command = ["train", folder, "--steps", "12", "--batch", "8", "--width", "8", "--multipliers", "1"]
+    main([*command, "--look-every", "4", "--checkpoint-every", "4"])
+    assert "12 steps in" in capsys.readouterr().out
+    assert weights_of(ImageModel.load(Path(folder) / "model.safetensors")).equal(weights_of(whole[0]))
+    main(["sample", folder, "--n", "10", "--steps", "2", "--out", str(tmp_path / "a.png")])
+    assert Image.open(tmp_path / "a.png").size == (8 * 8 * 2, 2 * 8 * 2)
+    short = ["--samples", "20", "--steps", "2", "--likelihood", "0", "--out", str(tmp_path / "a.json")]
+    main(["evaluate", folder, *short])
+    assert json.loads((tmp_path / "a.json").read_text())["numbers"]["calls_per_sample"] == 4
+    with pytest.raises(
+        SystemExit, match=r"ValueError: .* holds a run with other settings: batch is 8 there and 16 now"
+    ):
+        main([*command[:4], "--batch", "16", *command[6:]])
+    with pytest.raises(SystemExit, match=r"ValueError: data must be one of digits, .* got 'nothing'"):
+        main(["train", folder, "--data", "nothing"])
+    with pytest.raises(SystemExit, match="No such file"):
+        main(["sample", str(tmp_path / "nowhere.safetensors")])
+
+
+def test_a_grid_has_each_image_in_its_place(tmp_path: Path) -> None:
+    images = torch.full((3, 3, 2, 2), -1.0)
+    images[1, 0], images[2, 2] = 1.0, 1.0
+    save_grid(images, tmp_path / "a.png", columns=2, zoom=1)
+    picture = Image.open(tmp_path / "a.png")
+    assert picture.size == (4, 4)
+    assert [picture.getpixel(at) for at in ((0, 0), (3, 1), (0, 3))] == [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+    save_grid(torch.full((1, 1, 2, 2), 1.0), tmp_path / "b.png", columns=1, zoom=3)
+    assert Image.open(tmp_path / "b.png").getpixel((5, 5)) == 0  # ink is dark
+
+
+def test_a_folder_of_pictures_can_be_trained_on(tmp_path: Path) -> None:
+    for k in range(3):
+        Image.new("RGB", (9, 9), (80 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    model, history = train(tmp_path / "run", str(tmp_path), steps=2, size=4, attention=True, **(SMALL | {"width": 32}))
+    assert model.shape == (3, 4, 4)
+    assert len(history.losses) == 2
+    assert ImageModel.load(tmp_path / "run" / "model.safetensors").network.settings["attention"]
