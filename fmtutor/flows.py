@@ -105,6 +105,9 @@ class ContinuousFlow(torch.distributions.Distribution):
         self.rtol, self.atol = _validate.positive("rtol", rtol), _validate.positive("atol", atol)
         self.t1, self.max_nfe = _validate.positive("t1", t1), _validate.whole("max_nfe", max_nfe)
         self.adjoint, self.nfe = adjoint, 0
+        if method in FIXED:
+            looks = math.ceil(steps * ORDER[method] / 3)  # measured: as exact as the path
+            self.looks = tuple(part.tolist() for part in gauss_legendre(looks, 0.0, 1.0))
         for path in paths_of(velocity):
             _say_if_apart(path, base)
 
@@ -206,8 +209,7 @@ class ContinuousFlow(torch.distributions.Distribution):
         """Where x arrives, and the integral of the divergence from t0 to t1 along its way."""
         if self.adjoint or self.method in ADAPTIVE:
             return self._carry_together(x, t0, t1, generator)
-        looks = math.ceil(self.steps * ORDER[self.method] / 3)  # measured: as exact as the path
-        times, weights = _nodes(looks, t0, t1)
+        times, weights = ([a + (t1 - t0) * b for b in part] for a, part in zip((t0, 0), self.looks, strict=True))
         steps = math.ceil(2 * self.steps / 3)  # every interval rounds its share up: about self.steps in all
         path = self._solve(self.velocity, x, t0, t1, [t0, *times, t1], steps)
         gathered = x.new_zeros(len(x), dtype=path.times.dtype)  # a sum keeps float32 where x has half precision
@@ -268,9 +270,3 @@ def _say_if_apart(path: AffinePath, base: torch.distributions.Distribution) -> N
         right = ", ".join([*map(str, base.event_shape), f"scale={sigma:.3g}"])
         said = f"it starts from noise of scale {sigma:.3g}, and the base has {scale:.3g}: take StandardNormal({right})"
     warnings.warn(f"base and path do not belong together. The velocity follows {path}; {said}", stacklevel=3)
-
-
-@torch.compiler.assume_constant_result  # numpy's, which no compiler of torch looks into
-def _nodes(n: int, a: float, b: float) -> tuple[list[float], list[float]]:
-    times, weights = gauss_legendre(n, a, b)
-    return times.tolist(), weights.tolist()

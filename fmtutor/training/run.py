@@ -223,12 +223,15 @@ class Run:
             )
 
     def _resume_optimizer(self, kept: Mapping[str, Tensor]) -> None:
-        """Give each weight its own moments back, by name: its place among the others may have changed."""
+        """Give each weight its own moments back, by name and in its layout: a fused optimizer reads memory as it lies."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         places = {name: index for index, name in enumerate(_optimized(self.model, self.optimizer))}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in kept.items():
             name, _, what = key.rpartition("/")
-            state.setdefault(places[name], {})[what] = value
+            like = parameters[places[name]]
+            laid = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+            state.setdefault(places[name], {})[what] = laid
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -45,6 +46,32 @@ def test_resume_is_exact(changes: dict, tmp_path: Path) -> None:
     else:  # the loss draws from generators that `fit` was not told of: the docstring promises nothing
         assert resumed(tmp_path, **changes) != whole
     assert len(list(tmp_path.iterdir())) == 4  # two checkpoints of two files
+
+
+def test_resume_is_exact_where_weights_lie_channels_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments read from a file lie row by row, and a fused Adam would give each weight those of another."""
+
+    def fitted(folder: Path | None, act=None) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last)
+        steps = itertools.count(1)
+
+        def loss() -> Tensor:
+            if act is not None:
+                act(next(steps))
+            return (model(torch.randn(4, 8, 5, 5)) - 1).square().mean()
+
+        history = quiet(model, loss, steps=60, checkpoint=folder, checkpoint_every=10)
+        return [history.losses, *model.parameters()]
+
+    whole = fitted(None)
+    with pytest.raises(InterruptedError):
+        fitted(tmp_path, kill_at(36))
+    again = tmp_path.with_name("again")
+    shutil.copytree(tmp_path, again)
+    assert all(a.equal(b) for a, b in zip(fitted(tmp_path), whole, strict=True))
+    monkeypatch.setattr(torch, "empty_like", lambda like, dtype: torch.empty(like.shape, dtype=dtype))
+    assert not all(a.equal(b) for a, b in zip(fitted(again), whole, strict=True))
 
 
 @torch.no_grad()
