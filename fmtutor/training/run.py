@@ -223,7 +223,7 @@ class Run:
             )
 
     def _resume_optimizer(self, kept: Mapping[str, Tensor]) -> None:
-        """Give each weight its own moments back, by name and in its layout: a fused optimizer reads memory as it lies."""
+        """Give each weight its own moments back, by name and in its layout, which fused optimizers rely on."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         places = {name: index for index, name in enumerate(_optimized(self.model, self.optimizer))}
         state: dict[int, dict[str, Tensor]] = {}
