@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmtutor.images import UNet, grid, strip
+from fmtutor.images.unet import Attention
 
 
 def awake(**arguments) -> UNet:
@@ -152,3 +153,41 @@ def test_figures_refuse_what_they_cannot_show() -> None:
         strip(images[None].expand(2, -1, -1, -1, -1), [0, 0.5, 1])
     with pytest.raises(ValueError, match="must have shape"):
         strip(images, [0, 0, 0, 0])
+
+
+def test_attention_is_softmax_over_places_in_heads_of_32_channels() -> None:
+    torch.manual_seed(0)
+    layer, x = Attention(64).double(), torch.randn(2, 64, 3, 2, dtype=torch.float64)
+    assert layer(x).equal(x)  # at first it changes nothing
+    for p in layer.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    places = torch.nn.functional.group_norm(x, 8, layer.norm.weight, layer.norm.bias).flatten(2).transpose(1, 2)
+    ask = layer.ask.weight[:, :, 0, 0]
+    q, k, v = (places @ w.T + b for w, b in zip(ask.split(64), layer.ask.bias.split(64), strict=True))
+    heads = []
+    for h in (slice(0, 32), slice(32, 64)):
+        weight = torch.softmax(q[..., h] @ k[..., h].transpose(1, 2) / 32**0.5, -1)
+        heads.append(weight @ v[..., h])
+    seen = torch.cat(heads, -1) @ layer.answer.weight[:, :, 0, 0].T + layer.answer.bias
+    wanted = x + seen.transpose(1, 2).reshape(x.shape)
+    torch.testing.assert_close(layer(x), wanted)
+    one_head = torch.softmax(q @ k.transpose(1, 2) / 8, -1) @ v  # the wrong version
+    wrong = one_head @ layer.answer.weight[:, :, 0, 0].T + layer.answer.bias
+    assert (layer(x) - x - wrong.transpose(1, 2).reshape(x.shape)).abs().max() > 0.01
+
+
+def test_with_attention_a_far_pixel_reaches_every_other() -> None:
+    """One level, two blocks of two convolutions: without attention a pixel sees no farther than seven."""
+    for attention in (False, True):
+        torch.manual_seed(0)
+        net, x = UNet(1, 8, (1,), attention=attention).double(), torch.zeros(1, 1, 24, 1, dtype=torch.float64)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+        for module in net.modules():
+            if isinstance(module, torch.nn.GroupNorm):  # it looks at all pixels, too
+                module.forward = lambda h: h  # type: ignore[method-assign]
+        bumped = x.clone()
+        bumped[0, 0, 0] = 1.0
+        moved = (net(0.5, bumped) - net(0.5, x)).abs().flatten()
+        assert bool(moved[-1] > 0) is attention
+    assert net.settings == {"channels": 1, "width": 8, "multipliers": [1], "classes": None, "attention": True}
