@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
+
+from fmtutor import results
 
 BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = {path.stem: path.read_text() for path in sorted(BOOK.glob("[0-9][0-9]_*.md"))}
@@ -94,3 +97,35 @@ def test_every_erratum_says_where_what_is_right_and_which_test() -> None:
 def test_the_names_of_other_code_are_tested() -> None:
     linked = set(LINK.findall((BOOK / "notation.md").read_text()))
     assert set(names_in([HERE.parent / "test_names_elsewhere.py"])) == linked
+
+
+def test_what_chapter_5_says_of_its_long_study_is_in_its_numbers() -> None:
+    """The order of the paths in nats, in evaluations and in few steps; a shift by one row would break each of them."""
+    study = results("paths")["measured"]
+    rows = {row["what"].split(" (")[0]: row for row in study["rows"]}
+    nats = {name: torch.tensor(row["kl"], dtype=torch.float64) for name, row in rows.items()}
+
+    def below(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """How far one mean lies below the other, in standard errors of the difference."""
+        error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
+        return (other.mean(0) - one.mean(0)) / error
+
+    assert (below(nats["cosine"], nats["linear"]) > 2).all()
+    assert (below(nats["VP"], nats["linear"]) > -1).all()
+    last = {name: kl.mean(0)[-1] for name, kl in nats.items()}
+    first = {name: kl.mean(0)[0] for name, kl in nats.items()}
+    assert min(last, key=last.__getitem__) == max(first, key=first.__getitem__) == "VE"
+    looks = {name: sum(row["nfe"]) for name, row in rows.items()}
+    assert looks["linear"] == min(looks.values())
+    assert looks["linear"] < looks["cosine"] < looks["VP"] < looks["VP, score matching"]
+    for n in ("4", "8", "16", "32"):
+        few = {name: sum(row["off"]["euler"][n]) for name, row in rows.items()}
+        assert few["cosine"] < few["VP"] < few["linear"] < few["VE"]
+    apart = dict(zip(study["apart"]["names"], study["apart"]["rms"], strict=True))
+    seeds = max(apart[name][k] for k, name in enumerate(("linear (conditional OT)", "cosine", "VP")))
+    assert max(apart["linear (conditional OT)"][1:3] + apart["cosine"][2:3]) < seeds
+    damped = {row["what"]: torch.tensor(row["kl"])[:, None] for row in study["damping"]}
+    gains = {
+        name: below(damped[name], damped[f"{name}, waves damped by 1 - t"]).item() for name in ("cosine", "VP", "VE")
+    }
+    assert gains["cosine"] < 2 < gains["VP"] < gains["VE"]
