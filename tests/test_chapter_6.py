@@ -2,115 +2,159 @@
 
 from __future__ import annotations
 
-import ast
 import math
-import re
-from itertools import pairwise
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from pages import RIGHT, Slip, functions, judge, numbers, run, with_slips
 from reference import SCHEDULES
-from test_diffusion import impulses
+from torch import Tensor
 
-from fmtutor import AffinePath, Cosine, GaussianMixture, VariancePreserving, ancestral, solve_sde
+from fmtutor import AffinePath, Cosine, Empirical, VariancePreserving, prediction_loss
 
-PAGE = (Path(__file__).parents[1] / "book" / "06_diffusion.md").read_text()
-LINE = GaussianMixture(torch.tensor([[-1.5], [0.5], [2.0]]), 0.2, torch.tensor([0.2, 0.5, 0.3]))
+PAGE = "06_diffusion"
 
 
-def page(*names: str, spoil: tuple[str, str] = ("", "")) -> Any:
-    """The page's functions of these names; the last one is returned."""
-    cells = re.findall(r"^```\{code-cell\} ipython3\n(?:---\n.*?^---\n|:tags:.*?\n\n?)?(.*?)^```", PAGE, re.M | re.S)
-    found = {f.name: f for cell in cells for f in ast.parse(cell).body if isinstance(f, ast.FunctionDef)}
-    known: dict[str, Any] = {"torch": torch, "math": math, "pairwise": pairwise, "line": LINE}
-    for name in names:
-        source = ast.unparse(found[name])
-        assert spoil[0] in source
-        exec(source.replace(*spoil) if spoil[0] else source, known)
-    return known[names[-1]]
+@cache
+def start() -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    run(PAGE, known, "from itertools", ("plots.use_style()", ""), ("explore, metrics", "metrics"))
+    run(PAGE, known, "places = torch.tensor", ("101)", "3)"), ("steps=100", "steps=2"))
+    functions(PAGE, known, "pairs")
+    draw = lambda: torch.Generator().manual_seed(3)  # noqa: E731
+    return known | {"draw": draw, "points": Empirical(known["places"])}
+
+
+def page(**more: Any) -> dict[str, Any]:
+    """What the first cells of the page know, and more."""
+    known = start() | more
+    functions(PAGE, known, "exact", "exact_data", "pairs")
+    return known
+
+
+def written(*names: str, slip: Slip = RIGHT) -> Any:
+    return functions(PAGE, page(), *names, slip=slip)
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-def exact(t: Any, x: torch.Tensor) -> torch.Tensor:
-    return AffinePath().marginal_velocity(t, x, LINE)
+def exact(t: Any, x: Tensor) -> Tensor:
+    return start()["exact"](t, x)
 
 
-def off_convert(name: str, spoil: tuple[str, str] = ("", "")) -> float:
-    path, x = AffinePath(SCHEDULES[name]), torch.randn(50, 2, generator=generator())
-    u, convert = torch.sin(3 * x), page("convert", spoil=spoil)
-    words = ("velocity", "score", "noise", "data")
-    four = {to: path.convert(0.4, x, u, "velocity", to) for to in words}
-    gaps = [(convert(path, 0.4, x, four[a], a, b) - four[b]) / four[b].abs().max() for a in words for b in words]
-    return float(torch.stack(gaps).abs().max())
+# Four predictions
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "ve"])
-def test_the_conversions_of_the_page(name: str) -> None:
-    assert off_convert(name) < 1e-4
-    assert off_convert(name, ("-1 / sigma", "1 / sigma")) > 1e-2
-    assert off_convert(name, ("[d_alpha, d_sigma]", "[d_sigma, d_alpha]")) > 1e-2
+@with_slips(("-1 / sigma", "1 / sigma"), ("-1 / sigma", "-sigma"), ("[d_alpha, d_sigma]", "[d_sigma, d_alpha]"))
+def test_the_conversions_of_the_page(name: str, slip: Slip) -> None:
+    path, x = AffinePath(SCHEDULES[name]), torch.randn(50, 2, generator=generator())
+    u, convert = torch.sin(3 * x), written("convert", slip=slip)
+    words = ("velocity", "score", "noise", "data")
+    four = {to: path.convert(0.4, x, u, "velocity", to) for to in words}
+    gaps = [(convert(path, 0.4, x, four[a], a, b) - four[b]) / four[b].abs().max() for a in words for b in words]
+    judge(float(torch.stack(gaps).abs().max()), slip, 1e-4, 1e-2)
 
 
-def off_shake(spoil: tuple[str, str] = ("", "")) -> float:
-    x0 = torch.randn(100, 1, generator=generator())
-    ours = page("shake", spoil=spoil)(exact, x0, 0.8, 100, 1.5, generator())
-    theirs = solve_sde(exact, AffinePath(), x0, t1=0.8, steps=100, noise=1.5, generator=generator()).x
-    return float((ours - theirs).abs().max())
+@with_slips(("d * s / a", "d / s / a"), ('"noise": d / a', '"noise": d / s'), ("a * ds - s * da", "a * ds + s * da"))
+def test_what_an_error_of_a_prediction_does_to_the_velocity(slip: Slip) -> None:
+    """The factors of the figure against the difference of two conversions."""
+    known, off = page(), 0.0
+    run(PAGE, known, "conditions, gains", slip=slip)
+    when, x = known["when"], torch.randn(197, 1).double()
+    for (name, key), gain in known["gains"].items():
+        path = AffinePath({"linear": SCHEDULES["linear"], "cosine": SCHEDULES["cosine"]}[name])
+        one, two = (path.convert(when, x, x + e, key, "velocity") for e in (0.0, 1.0))
+        off = max(off, ((two - one).abs().flatten() / gain - 1).abs().max().item())
+    judge(off, slip, 1e-9, 1e-2)
 
 
-def test_the_sde_of_the_page() -> None:
-    assert off_shake() < 1e-4
-    assert off_shake(("0.5 * g ** 2", "g ** 2")) > 1e-2
-    assert off_shake(("t * u - x", "u - x")) > 1e-2
+@with_slips(
+    ('"velocity": (da, ds)', '"velocity": (da, -ds)'), ("(none, -1 / s)", "(none, -s)"), ("[a, s], 1)", "[a, a], 1)")
+)
+def test_the_condition_numbers_of_the_page(slip: Slip) -> None:
+    """The quotient of singular values, from trace and determinant of the two equations."""
+    known, off = page(), 0.0
+    run(PAGE, known, "conditions, gains", slip=slip)
+    t = known["when"]
+    rows = {"velocity": (1, -1), "noise": (0, 1), "data": (1, 0), "score": (0, -1 / (1 - t))}
+    for key, (c, d) in rows.items():
+        total, det = t**2 + (1 - t) ** 2 + c**2 + d**2, (t * d - (1 - t) * c).abs()  # squares of the two, and product
+        root = (total**2 - 4 * det**2).sqrt()
+        off = max(off, (((total + root) / (total - root)).sqrt() / known["conditions"]["linear", key] - 1).abs().max())
+    judge(float(off), slip, 1e-4, 1e-2)
 
 
-def off_redraw(eta: float, spoil: tuple[str, str] = ("", "")) -> float:
-    x0, times = torch.randn(100, 1, generator=generator()), torch.linspace(0, 0.9, 7).tolist()
-    guess = lambda t, x: LINE.posterior_mean(x, t, 1 - t)  # noqa: E731
-    ours = page("redraw", spoil=spoil)(guess, x0, times, eta, generator())
-    return float((ours - ancestral(guess, AffinePath(), x0, times=times, eta=eta, generator=generator()).x).abs().max())
+@with_slips(("1 / t**2", "t**2"), ("1 / (1 - t) ** 2,", "1 / (1 - t),"), ("((1 - t) / t) ** 2", "(t / (1 - t)) ** 2"))
+def test_the_weights_make_four_losses_one(slip: Slip) -> None:
+    told = run(PAGE, page(nets={"velocity": lambda t, x: torch.sin(x)}), "without the weight", slip=slip)
+    plain, *weighted = (numbers(line)[0] for line in told.splitlines())
+    assert len(weighted) == 4
+    judge(max(abs(w / plain - 1) for w in weighted), slip, 1e-4, 0.05)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
-def test_the_redrawing_of_the_page(eta: float) -> None:
-    assert off_redraw(eta) < 1e-4
-    assert off_redraw(eta, ("(x - s * z) / (1 - s)", "x - s * z")) > 1e-2
-    assert eta == 0 or off_redraw(eta, ("c ** 2", "c")) > 1e-2
+# The papers' own words
 
 
-@pytest.mark.parametrize(("method", "n"), [("euler_maruyama", 10), ("euler_maruyama", 40), ("heun", 10), ("heun", 40)])
-def test_the_variances_of_the_page(method: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = page("variance")(method, n)
-    assert told == pytest.approx(impulses(method, n, 1.0, monkeypatch), rel=1e-9)
-    assert page("variance", spoil=("g ** 2 / 2", "g ** 2"))(method, n) != pytest.approx(told, rel=1e-2)
+@with_slips(("1000 * (1 - t", "999 * (1 - t"), ("0.5 * self", "1 * self"), ("logs[k + 1]", "logs[k]"))
+def test_the_schedule_of_ddpm(slip: Slip) -> None:
+    """At its thousand times, by a loop over its betas, and halfway between them."""
+    known = page()
+    run(PAGE, known, "class DDPM", slip=slip)
+    kept, off, schedule = 1.0, 0.0, known["DDPM"]()
+    for k in range(1, 1001):
+        before, kept = kept, kept * (1 - (1e-4 + (0.02 - 1e-4) * (k - 1) / 999))
+        if k % 50 in (0, 1):
+            for place, share in ((k, kept), (k - 0.5, math.sqrt(before * kept))):
+                t = torch.tensor([1 - place / 1000]).double()
+                off = max(
+                    off, abs(schedule.alpha(t).item() - share**0.5), abs(schedule.sigma(t).item() - (1 - share) ** 0.5)
+                )
+    judge(off, slip, 1e-6, 1e-4)
+
+
+@with_slips(
+    ("[k - 1]", "[k - 2]"),
+    ("network(1 - k", "network(1.001 - k"),
+    ("(1 - bar).sqrt()", "(1 - bar)"),
+    ("(eps - ", "(x - "),
+)
+def test_the_loss_of_ddpm_is_that_of_the_package(slip: Slip) -> None:
+    known, net = page(), lambda t, x: torch.sin(3 * x) + 5 * torch.sin(300 * t.reshape(-1, 1))
+    run(PAGE, known, "class DDPM")
+    told = run(PAGE, known | {"net": net}, "the paper's loss", slip=slip)
+    theirs, ours = numbers(told)
+    judge(abs(theirs / ours - 1), slip, 1e-5, 1e-4)
+
+
+@with_slips(("sigma(t) ** 2", "sigma(t)"), ('"score", sigma_squared', '"score"'), ("vp, *pairs()", "path, *pairs()"))
+def test_score_matching_with_its_weight_is_the_loss_on_the_noise(slip: Slip) -> None:
+    vp = AffinePath(VariancePreserving())
+    loss = functions(PAGE, page(vp=vp), "score_matching", slip=slip)
+    noise = lambda t, x: torch.sin(x)  # noqa: E731
+    torch.manual_seed(5)
+    told = loss(lambda t, x: -noise(t, x) / vp.schedule.sigma(t)[:, None])
+    torch.manual_seed(5)
+    t = 0.999 * torch.rand(1024)
+    judge(abs(told / prediction_loss(noise, vp, *start()["pairs"](), t, "noise") - 1).item(), slip, 1e-4, 1e-2)
 
 
 @pytest.mark.parametrize("schedule", [VariancePreserving(), Cosine()], ids=repr)
-def test_a_network_of_another_path_is_read_on_the_linear_one(schedule: Any) -> None:
+@with_slips(
+    ("(c.alpha + c.sigma) * x", "c.sigma * x"), ("* t > path", "* (1 - t) > path"), ("(data - x)", "(data - there)")
+)
+def test_a_network_of_another_path_is_read_on_the_linear_one(schedule: Any, slip: Slip) -> None:
     """Fed with the exact noise of its own path, the page's reading is the exact velocity of the linear path."""
-    path, x = AffinePath(schedule), torch.randn(40, 1, generator=generator())
+    path, x, off = AffinePath(schedule), torch.randn(40, 1, generator=generator()), 0.0
 
-    def noise(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return path.convert(t, x, path.marginal_velocity(t, x, LINE), "velocity", "noise")
+    def noise(t: Tensor, x: Tensor) -> Tensor:
+        return path.convert(t, x, path.marginal_velocity(t, x, start()["line"]), "velocity", "noise")
 
-    for t in (0.1, 0.5, 0.9, torch.linspace(0.05, 0.95, 40)):
-        read = page("same_noise", "on_linear")(noise, path, "noise")(t, x)
-        assert torch.allclose(read, exact(t, x), atol=2e-3)
-        wrong = page("same_noise", "on_linear")(lambda t, x: noise(t, x) + 0.1, path, "noise")(t, x)
-        assert not torch.allclose(wrong, exact(t, x), atol=2e-2)
-
-
-def test_the_gap_of_the_page() -> None:
-    """Against scipy's statistic."""
-    stats = pytest.importorskip("scipy.stats")
-    x = torch.randn(3, 200, generator=generator())
-    gap = page("gap_at")(0.6, x)
-    spread = math.hypot(0.6 * 0.2, 0.4)
-    cdf = lambda v: sum(w * stats.norm.cdf(v, 0.6 * m, spread) for w, m in ((0.2, -1.5), (0.5, 0.5), (0.3, 2.0)))  # noqa: E731
-    for row, told in zip(x, gap, strict=True):
-        assert told.item() == pytest.approx(stats.kstest(row.numpy(), cdf).statistic, abs=1e-5)
+    for t in (0.1, 0.4, 0.9, torch.linspace(0.05, 0.95, 40)):
+        read = written("same_noise", "on_linear", slip=slip)(noise, path, "noise")(t, x)
+        off = max(off, (read - exact(t, x)).abs().max().item())
+    judge(off, slip, 2e-3, 2e-2)
