@@ -133,8 +133,8 @@ def kernel_distance(a: Float[Tensor, "n features"], b: Float[Tensor, "m features
 
     Example:
         >>> x = torch.tensor([[0.0], [2.0]])
-        >>> kernel_distance(x, x + 1)  # 1 + 343 - (1 + 1 + 27 + 343) / 2
-        158.0
+        >>> kernel_distance(x, x + 3)  # 1 + 4096 - (1 + 1 + 343 + 1331) / 2
+        3259.0
     """
     _pair(a, b, least=2, names=("a", "b"))
     if a.dim() != 2:
