@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fmtutor import check
-from fmtutor.check import _diagnose
+from fmtutor.check import _diagnose, _predictions
 from fmtutor.check._card import Result
 from fmtutor.images import digits
 
@@ -146,6 +146,20 @@ def test_no_message_stands_in_the_shadow_of_another(name: str, monkeypatch: pyte
     for message, wrong in mistakes.items():
         for version in wrong if isinstance(wrong, tuple) else (wrong,):
             assert _diagnose.diagnose(version, truth, mistakes, points, **options) == message
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not callable(CASES[n][0])])
+def test_every_message_about_a_number_has_a_case(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    module = sys.modules[inspect.unwrap(getattr(check, name)).__module__]
+
+    def recording(answer: Any, right: float, mistakes: dict[str, Any], **options: Any) -> str | None:
+        seen.append(mistakes)
+        return _predictions.number(answer, right, mistakes, **options)
+
+    monkeypatch.setattr(module, "number", recording, raising=False)
+    told = {getattr(check, name)(answer).message for answer, _ in CASES[name][1]}
+    assert not set().union(*map(set, seen)) - told
 
 
 MISSABLE = [n for n in NAMES if (callable(r := CASES[n][0]) and not isinstance(r, type)) or isinstance(r, int | float)]

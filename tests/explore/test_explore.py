@@ -42,7 +42,7 @@ def runs(n: int = 40, steps: tuple[int, ...] = (1, 2, 4, 64)) -> tuple[Any, torc
     made = {
         path: {
             method: [reference + torch.randn(k + 1, n, 2, generator=generator) / k for k in steps]
-            for method in ("euler", "midpoint", "rk4")
+            for method in ("euler", "rk4", "midpoint")
         }
         for path in ("linear", "VP & co")
     }
@@ -215,7 +215,7 @@ def test_the_runs_come_back_from_the_page_in_their_order() -> None:
     ends, corners = (np.frombuffer(base64.b64decode(told[key]), dtype="<u2") for key in ("ends", "corners"))
     unit, per_method = 2 * told["reach"] / 65535, 2 * told["ways"] * sum(told["knots"])
     assert told["knots"] == [2, 3, 5, 33]
-    assert told["looks"] == [1, 2, 4]
+    assert told["looks"] == [1, 4, 2]
     for p, path in enumerate(made):
         for m, method in enumerate(made[path]):
             for k, states in enumerate(made[path][method]):

@@ -83,11 +83,11 @@ def _straight(t, s):
     return torch.sqrt((1 + (s - 1) * t) ** 2 - (t * s) ** 2)
 
 
-def _nats():
+def _nats(sd=60.0, power=2, turned=False):
     p = torch.distributions.Normal
-    alpha = VariancePreserving().alpha(torch.zeros((), dtype=torch.float64))
-    start = p(120 * alpha, (3600 * alpha**2 + 1 - alpha**2).sqrt())
-    return 3072 * torch.distributions.kl_divergence(start, p(torch.zeros_like(alpha), 1.0))
+    alpha = VariancePreserving().alpha(torch.zeros((), dtype=torch.float64)) ** (power / 2)
+    pair = p(120 * alpha, (sd**2 * alpha**2 + 1 - alpha**2).sqrt()), p(torch.zeros_like(alpha), 1.0)
+    return 3072 * torch.distributions.kl_divergence(*pair[:: -1 if turned else 1])
 
 
 NATS = float(_nats())
@@ -228,6 +228,9 @@ CASES = {
             (3072 / 2 * (0.155476 - math.log(1.155476)), "The mean is missing"),
             (0, "as they ought to be"),
             (NATS / math.log(2), "in bits"),
+            (float(_nats(sd=60**0.5)), "not 60"),
+            (float(_nats(power=1)), "its *square* multiplies"),
+            (float(_nats(turned=True)), "The data come first"),
             (5000, "Off by"),
         ],
         [f"{NATS:.0f} nats", torch.tensor([NATS]), numpy.float32(NATS), _nats()],
