@@ -166,6 +166,53 @@ def test_how_many_points_move_away(slip: Slip) -> None:
     judge(abs(shares["cosine", "0.0:"] - beyond) + shares["linear", "0.2:"], slip, 2.0, 4.0)
 
 
+@with_slips(
+    (".sum(1).mean().sqrt()\n", ".sum(1).mean()\n"), ("(one - other).square().sum(1)", "(one - other).square()")
+)
+def test_how_far_apart_trained_fields_end(slip: Slip) -> None:
+    """Fields that end where they are told to, from anywhere."""
+    ends = {"a": torch.tensor([0.0, 0.0]), "b": torch.tensor([0.3, 0.4]), "c": torch.tensor([3.0, 4.0])}
+    known = page(small_base=StandardNormal(2), small_board=StandardNormal(2))
+    known["follow"] = lambda name, x0, **how: (torch.zeros_like(x0), None)
+    history = type("History", (), {"losses": torch.ones(5)})
+    known["trained"] = {name: (lambda t, x, z=z: (z - x) / (1 - t), history) for name, z in ends.items()}
+    known["metrics"] = type("Metrics", (), {"kl": lambda *args, **how: "no"})
+    told = run(PAGE, known, "between two trained fields", ("randn(1000", "randn(20"), slip=slip).splitlines()
+    off = [numbers(line)[-1] for line in told[2:5]]
+    apart = [numbers(line) for line in told[-3:]]
+    wanted = [[(one - other).norm().item() for other in ends.values()] for one in ends.values()]
+    gaps = [a - b for a, b in zip(off, wanted[0], strict=True)]
+    gaps += [a - b for row, right in zip(apart, wanted, strict=True) for a, b in zip(row, right, strict=True)]
+    judge(max(map(abs, gaps)), slip, 2e-3, 0.1)
+
+
+@with_slips(("abs(gap) + 2 * e", "gap + 2 * e"), ("+ 2 * e", ""), ("min(good", "max(good"))
+def test_the_first_evaluations_that_are_enough(slip: Slip) -> None:
+    """Too little counts like too much, and two standard errors count."""
+    rows = [(-0.5, 0.001, 10), (0.015, 0.004, 20), (0.019, 0.0001, 30), (0.0, 0.0001, 40)]
+    known = page(tried={"euler": 0}, nats={(name, "euler"): rows for name in ("linear", "cosine", "VP")})
+    last = run(PAGE, known, "the first of these", slip=slip).splitlines()[-1]
+    judge(sum(abs(n - 30) for n in numbers(last)), slip, 0.5, 1.0)
+
+
+@with_slips(
+    ("values.std() / len(values) ** 0.5", "values.std() / len(values)"),
+    ("values.std(1) / values.shape[1] ** 0.5", "values.std(1)"),
+)
+def test_the_errors_of_the_long_study_are_those_of_a_mean(slip: Slip) -> None:
+    known = page(look=dict.fromkeys(start()["schedules"], "k"))
+    table = run(PAGE, known, "def over", slip=slip).splitlines()
+    run(PAGE, known, "learning, sampling", slip=slip)
+    linear = known["study"]["rows"][0]
+    kl = torch.tensor(linear["kl"], dtype=F64)
+    error = (kl - kl.mean(0)).square().sum(0).div(len(kl) - 1).sqrt() / math.sqrt(len(kl))
+    off = abs(numbers(table[2][24:])[3] - error[-1].item()) / 1e-3
+    (bars,) = known["learning"].containers[0].lines[2]
+    heights = torch.tensor([bar[1][1] - bar[0][1] for bar in bars.get_segments()])
+    off += 10 * (heights / 2 / error - 1).abs().max().item() if len(heights) == len(error) else 9
+    judge(off, slip, 0.6, 0.7)
+
+
 def test_the_published_ratios_are_quotients_of_their_rows() -> None:
     """And the long study divides by the same numbers."""
     text = (BOOK / f"{PAGE}.md").read_text()
