@@ -176,3 +176,20 @@ def test_a_likelihood_by_few_steps(slip: Slip) -> None:
     assert nfe == 7
     assert asked[0]["t1"] == pytest.approx(0.99)
     judge(abs(mean - off.mean().item()) + abs(error - off.std().item() / math.sqrt(500)), slip, 1e-6, 1e-3)
+
+
+@with_slips(
+    ("16 // looks", "16"),
+    ("looks * n for n in steps], errors", "n for n in steps], errors"),
+    ("[name][method]]", "[name]['euler']]"),
+)
+def test_the_panels_of_errors_stand_over_evaluations(slip: Slip) -> None:
+    """Errors that are their own evaluations, so that a curve is the diagonal and the printed ones are 16."""
+    steps, looks = [1, 2, 4, 8, 16, 32, 64], {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4}
+    known = page(steps=steps, orders=looks, rms=float, look=dict.fromkeys(start()["schedules"], "k"))
+    known["runs"] = {name: {m: [c * n for n in steps] for m, c in looks.items()} for name in known["four"]}
+    told = run(PAGE, known, "after 16 evaluations", slip=slip).splitlines()[2:]
+    off = max(abs(n - 16) for line in told for n in numbers(line[12:]))
+    for ax in known["axes"]:
+        off = max(off, *(abs(line.get_xdata() - line.get_ydata()).max() for line in ax.lines))
+    judge(off, slip, 1e-9, 0.5)

@@ -213,6 +213,30 @@ def test_the_errors_of_the_long_study_are_those_of_a_mean(slip: Slip) -> None:
     judge(off, slip, 0.6, 0.7)
 
 
+@with_slips(
+    ("evals['cosine'] / first", "evals['cosine']"),
+    ("evals[names[0]]", "evals[names[1]]"),
+    ("over(own[name])", "over(row['kl'])"),
+)
+def test_the_tables_of_evaluations_and_of_waves(slip: Slip) -> None:
+    """From the rows by their names; what is divided by is conditional OT."""
+    known = page(look=dict.fromkeys(start()["schedules"], "k"))
+    run(PAGE, known, "def over")
+    run(PAGE, known, "learning, sampling")
+    told = run(PAGE, known, "as multiples of conditional OT", slip=slip)
+    told += run(PAGE, known, "KL after the last step", slip=slip)
+    nfe = {row["what"]: sum(row["nfe"]) for row in known["study"]["rows"]}
+    linear = nfe["linear (conditional OT)"]
+    line = next(line for line in told.splitlines() if line.startswith("cosine"))
+    off = abs(numbers(line[26:])[0] - nfe["cosine"] / linear)
+    waves = [numbers(line[26:]) for line in told.splitlines() if "±" in line]
+    rights = {row["what"]: row["kl"] for row in known["study"]["damping"]}
+    for name, found in zip(("cosine", "VP", "VE"), waves, strict=True):
+        for kl, at in ((rights[name], 0), (rights[f"{name}, waves damped by 1 - t"], 2)):
+            off += abs(found[at] - sum(kl) / len(kl))
+    judge(off, slip, 0.01, 0.02)
+
+
 def test_the_published_ratios_are_quotients_of_their_rows() -> None:
     """And the long study divides by the same numbers."""
     text = (BOOK / f"{PAGE}.md").read_text()

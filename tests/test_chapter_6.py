@@ -60,6 +60,18 @@ def test_the_conversions_of_the_page(name: str, slip: Slip) -> None:
     judge(float(torch.stack(gaps).abs().max()), slip, 1e-4, 1e-2)
 
 
+@with_slips(
+    ("(x, t, 1 - t)", "(x, 1 - t, t)"), ("(x - t * x1) / (1 - t)", "(x - t * x1)"), ("(weight * noise)", "noise")
+)
+def test_five_points_averaged_before_and_after(slip: Slip) -> None:
+    """Both are the marginal velocity of the five."""
+    known = page(t=0.4, x=2 * torch.randn(50, 2, generator=generator()))
+    run(PAGE, known, "five = Empirical", slip=slip)
+    truth = AffinePath().marginal_velocity(0.4, known["x"], known["five"])
+    gaps = [(known[name] - truth).abs().max().item() for name in ("first_convert", "first_average")]
+    judge(max(gaps), slip, 1e-4, 1e-2)
+
+
 @with_slips(("d * s / a", "d / s / a"), ('"noise": d / a', '"noise": d / s'), ("a * ds - s * da", "a * ds + s * da"))
 def test_what_an_error_of_a_prediction_does_to_the_velocity(slip: Slip) -> None:
     """The factors of the figure against the difference of two conversions."""

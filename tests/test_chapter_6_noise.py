@@ -38,6 +38,23 @@ def test_the_variances_of_the_page(n: int, slip: Slip, monkeypatch: pytest.Monke
 
 
 @with_slips(
+    ("(0.8 * 0.6) ** 2", "0.8 * 0.6**2"), ("v - truth):.1f", "truth - v):.1f"), ("(2 / m) ** 0.5", "(1 / m) ** 0.5")
+)
+def test_the_orders_that_are_printed(slip: Slip) -> None:
+    """The last ratio of a method is 2 to its order, and its first variance is measured within four errors."""
+    known = page()
+    functions(PAGE, known, "variance")
+    told = run(PAGE, known, "variance at t = 0.8: truth", ("400_000", "20_000"), slip=slip).splitlines()[2:]
+    off = 0.0
+    for first, last, order in ((told[0], told[4], 1), (told[5], told[9], 2)):
+        _, v, _, measured, error = numbers(first[14:])
+        off = max(
+            off, abs(numbers(last[14:])[3] - 2**order), abs(measured - v) / error / 4, 4 * abs(error / 0.0027 - 1)
+        )
+    judge(off, slip, 1.0, 1.0)
+
+
+@with_slips(
     ("steps[1:]", "steps[:-1]"),
     ("torch.maximum", "torch.minimum"),
     (", 1 - t)", ", t)"),

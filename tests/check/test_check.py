@@ -167,8 +167,8 @@ MISSABLE = [n for n in NAMES if (callable(r := CASES[n][0]) and not isinstance(r
 
 @pytest.mark.parametrize("name", MISSABLE)
 def test_an_answer_that_is_nearly_right_is_wrong(name: str) -> None:
-    """Two in a hundred off, everywhere; `two_point_floor` may be answered by random pairs, and takes 3."""
-    right, by = CASES[name][0], 1.04 if name == "two_point_floor" else 1.02
+    """Two or three in a hundred off, everywhere; `two_point_floor` may be answered by random pairs, and takes 3."""
+    right, by = CASES[name][0], 1.04 if name == "two_point_floor" else 1.025
     near = (lambda *args: by * torch.as_tensor(right(*args))) if callable(right) else by * right
     result = getattr(check, name)(near)
     assert result.status == "failed", result
