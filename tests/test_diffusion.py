@@ -327,6 +327,20 @@ def test_the_weak_order_on_normal_data(method: str, order: int, noise: Any, monk
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
 
 
+def test_a_step_of_heun_by_hand() -> None:
+    """Noise of both ends: with that of the first alone the law is right too, and the noise is not the one asked for."""
+    path, x, t, h = AffinePath(), torch.randn(30, 1, dtype=F64), 0.2, 0.1
+    u = lambda t, x: path.marginal_velocity(t, x, LINE)  # noqa: E731
+    drift = lambda t, x, g: u(t, x) + 0.5 * g**2 * path.marginal_score(t, x, LINE)  # noqa: E731
+    draw = lambda: torch.Generator().manual_seed(2)  # noqa: E731
+    step = solve_sde(u, path, x, t, t + h, noise=lambda t: 1 + 3 * t, method="heun", steps=1, generator=draw()).x
+    for first, last, right in ((1.6, 1.9, True), (1.6, 1.6, False), (1.9, 1.6, False)):
+        shaken = math.sqrt(0.5 * (first**2 + last**2) * h) * torch.randn(x.shape, dtype=F64, generator=draw())
+        slope = drift(t, x, first)
+        ahead = drift(t + h, x + h * slope + shaken, last)
+        assert torch.allclose(step, x + 0.5 * h * (slope + ahead) + shaken, rtol=1e-9, atol=1e-9) is right
+
+
 def test_euler_maruyama_on_normal_data_has_the_variance_of_its_recursion() -> None:
     n, h, s, g = 200_000, 0.08, 0.6, 1.0
     path, target = AffinePath(), StandardNormal(1, scale=s).to(F64)
