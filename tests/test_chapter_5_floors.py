@@ -51,6 +51,19 @@ def test_the_floor_of_the_board_against_time(slip: Slip) -> None:
     judge(off, slip, 0.4, 0.5)
 
 
+@with_slips(("(torch.arange(20) + 0.5)", "torch.arange(20)"), ("floors[name], ", "floors['VP'], "))
+def test_the_floors_stand_over_the_middle_of_their_times(slip: Slip) -> None:
+    known = page(look=dict.fromkeys(start()["schedules"], "k"))
+    known["floors"] = {name: torch.arange(20.0) + k for k, name in enumerate(known["three"])}
+    run(PAGE, known, "floor of the checkerboard", slip=slip)
+    even = (torch.arange(2000, dtype=F64) + 0.5) / 2000
+    off = 0.0
+    for k, line in enumerate(known["ax"].lines):
+        across, height = (torch.as_tensor(part, dtype=F64) for part in line.get_data())
+        off = max(off, (across - even.view(20, 100).mean(1)).abs().max(), (height - torch.arange(20) - k).abs().max())
+    judge(float(off), slip, 1e-6, 1e-2)
+
+
 @with_slips(
     ("rho, 1.0)", "1.0, rho)"),
     ("board.variance", "board.variance.sqrt()"),

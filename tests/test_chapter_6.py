@@ -12,7 +12,7 @@ from pages import RIGHT, Slip, functions, judge, numbers, run, with_slips
 from reference import SCHEDULES
 from torch import Tensor
 
-from fmtutor import AffinePath, Cosine, Empirical, VariancePreserving, prediction_loss
+from fmtutor import AffinePath, Cosine, Empirical, VariancePreserving, metrics, prediction_loss
 
 PAGE = "06_diffusion"
 
@@ -170,3 +170,16 @@ def test_a_network_of_another_path_is_read_on_the_linear_one(schedule: Any, slip
         read = written("same_noise", "on_linear", slip=slip)(noise, path, "noise")(t, x)
         off = max(off, (read - exact(t, x)).abs().max().item())
     judge(off, slip, 2e-3, 2e-2)
+
+
+@with_slips(
+    ("square().mean()", "square().sum()"),
+    ("path.sample(*pairs(), t).xt", "pairs()[1]"),
+)
+def test_the_size_of_the_field(slip: Slip) -> None:
+    """It is the error of a field that is 0 everywhere."""
+    known = page(trained={})
+    run(PAGE, known, "size = field", slip=slip)
+    still = lambda t, x: 0 * x  # noqa: E731
+    error = metrics.velocity_error(still, AffinePath(), known["board"], known["base"], n=2000, times=known["when"])
+    judge(abs(known["size"] / error.mean() - 1).item(), slip, 0.04, 0.06)

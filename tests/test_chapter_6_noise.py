@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
 from pages import BOOK, Slip, functions, judge, numbers, run, with_slips
 from test_chapter_6 import PAGE, exact, generator, page, start, written
 from test_diffusion import impulses
+from torch import Tensor
 
 from fmtutor import AffinePath, VariancePreserving, ancestral, solve_sde
 
@@ -128,6 +130,18 @@ def test_the_tests_of_the_page_give_a_false_alarm_once_in_a_hundred(slip: Slip) 
     judge(max(abs(math.log(tail / 0.01)), abs(math.log(gap / 0.01))), slip, 0.8, 1.0)
 
 
+@with_slips(
+    ("(kurtosis - 3).abs()", "(kurtosis - 3)"), ("gap > allowed", "gap < allowed"), ("(first**4)", "(first**3)")
+)
+def test_an_alarm_is_given_on_both_sides(slip: Slip) -> None:
+    """Points of another law, and noise whose tails are too short: both tests give alarm in each run."""
+    known = page(sampler=lambda mistake, x: (x + 3, torch.rand_like(x) - 0.5))
+    functions(PAGE, known, "gap_at")
+    told = run(PAGE, known, "runs, n = 100, 1000", ("runs, n = 100, 1000", "runs, n = 5, 1000"), slip=slip)
+    rows = [numbers(line[16:]) for line in told.splitlines()[2:]]
+    judge(max(abs(n - 5) for row in rows for n in row[:2]) + abs(rows[0][3] - 1.8), slip, 0.2, 0.5)
+
+
 def test_by_chance_is_what_chance_does() -> None:
     """The mean of Kolmogorov's distribution is `sqrt(pi / 2) ln 2`."""
     told = re.findall(r"\{(\d\.\d+) / \w+\*\*0\.5", (BOOK / f"{PAGE}.md").read_text())
@@ -140,6 +154,24 @@ def test_the_field_is_wrong_when_it_should_be(slip: Slip) -> None:
     wrong, x = written("wrong", slip=slip)(0.1, 0.3), torch.randn(5, 1)
     gaps = [(wrong(t, x) - exact(t, x)).mean().item() for t in (0.05, 0.1, 0.2, 0.31)]
     judge(max(abs(a - b) for a, b in zip(gaps, (0, 1, 1, 0), strict=True)), slip, 1e-5, 0.5)
+
+
+@with_slips(("first + 0.2", "first + 0.3"), ("(0.1, 0.4, 0.7)", "(0.1, 0.5, 0.8)"), ("noise=g", "noise=0.0"))
+def test_the_velocity_is_wrong_where_the_table_says(slip: Slip) -> None:
+    """In the windows of its head, and with the noise of its row."""
+    known, seen, probes = page(gap_at=lambda t, x: x.mean()), [], [0.05 + 0.1 * k for k in range(10)]
+    functions(PAGE, known, "wrong")
+
+    def note(field: Any, path: Any, x: Tensor, noise: float, **how: Any) -> Any:
+        seen.append((noise, [t for t in probes if (field(t, x) - exact(t, x)).mean() > 0.5]))
+        return type("Solution", (), {"x": x})
+
+    known["solve_sde"] = note
+    run(PAGE, known, "left_over = {}", ("randn(4000", "randn(3"), slip=slip)
+    told = run(PAGE, known, "the velocity is wrong")
+    windows = re.findall(r"(0\.\d) to (0\.\d)", told)
+    wanted = [(g, [t for t in probes if float(a) < t < float(b)]) for g in (0.0, 1.0, 2.0, 4.0) for a, b in windows]
+    judge(float(sum(a != b for a, b in zip(seen, wanted, strict=True))), slip, 0.5, 0.5)
 
 
 # Guess the end

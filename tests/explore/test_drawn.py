@@ -207,6 +207,21 @@ def test_the_chart_of_errors(slip: Slip) -> None:
     judge(off, slip, 2e-3, 0.05)
 
 
+@with_slips(
+    ("looks[method] * n} eval", "n} eval"),
+    ("errors[path][method][k];", "errors[path][0][k];"),
+    ("n = steps[k];", "n = k;"),
+)
+def test_the_words_below_the_solvers(slip: Slip) -> None:
+    states = MADE["VP & co"]["rk4"][2]
+    error = (states[-1] - REFERENCE).square().sum(1).mean().sqrt().item()
+    told = drawn(solvers_page(), CHOSEN, slip=slip)["said"]["said"]
+    words, _, number = told.rpartition(" ")
+    assert (words == "VP & co, rk4: 4 steps, 16 evaluations, rms error" and abs(float(number) - error) < 2e-3) is (
+        slip == ("", "")
+    )
+
+
 def test_the_solvers_in_jupyter() -> None:
     states = MADE["VP & co"]["rk4"][1]
     plane, chart = solvers().draw(path="VP & co", method="rk4", steps=2).axes
