@@ -148,6 +148,22 @@ def test_how_straight_a_quarter_of_a_circle_is(slip: Slip) -> None:
     judge(gap, slip, 1e-3, 1e-2)
 
 
+@with_slips(("sample(cloud, targets, time)", "sample(targets, cloud, time)"), ("(pair, way)", "(way, pair)"))
+def test_the_ways_that_are_called_straight_or_not(slip: Slip) -> None:
+    """Pairs first: from the cloud to their targets. Then trajectories, from the cloud to where the flow takes it."""
+    seen: list[Any] = []
+    nothing = type("Off", (), {"value": 0.0, "error": 0.0})
+    known = page(board=MIXTURE, cloud=torch.randn(5, 2, dtype=F64), four=["linear", "cosine"])
+    known["straight"] = lambda states, times: (seen.append(states), (nothing, 1.0))[1]
+    run(PAGE, known, "targets = board.sample", ("def straight", "def _"), ("(250,)", "(5,)"), slip=slip)
+    off = 0.0
+    for pair, way, name in ((*seen[:2], "linear"), (*seen[2:], "cosine")):
+        ends = known["follow"](name, known["cloud"], method="rk4", steps=60)[1].x
+        off = max(off, *((states[0] - known["cloud"]).abs().max().item() for states in (pair, way)))
+        off = max(off, (pair[-1] - known["targets"]).abs().max().item() - 0.1, (way[-1] - ends).abs().max().item())
+    judge(off, slip, 1e-2, 0.1)
+
+
 @with_slips(
     ("4 * edge", "2 * edge"),
     ("v**2 * (3 - 2 * v)", "v"),
