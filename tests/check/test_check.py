@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from pathlib import Path
@@ -210,3 +211,14 @@ def test_letters_and_numbers_may_be_written_in_other_ways() -> None:
     for answer in (torch.tensor([60]), torch.tensor(60, dtype=torch.int32), 60.0):
         assert check.model_calls(answer), answer
     assert not check.model_calls(torch.tensor(True))
+
+
+@pytest.mark.parametrize("root", [lambda v: v**0.5, lambda v: v**0.5 if v >= 0 else complex(0, (-v) ** 0.5)])
+def test_the_root_of_a_negative_number_is_told_by_its_sign(root: Any) -> None:
+    """Python's own root of it is a complex number, in a list and alone."""
+    told = check.ddpm_noise(lambda t: [root(2 * (s - 1) / s) for s in t.tolist()])
+    assert "The sign is turned" in told.message
+    for answer in (root(2 * math.log(0.5)), torch.tensor(2 * math.log(0.5)).sqrt()):
+        assert "root of a negative" in check.halving_noise(answer).message
+    assert check.ddpm_noise(lambda t: [root(2 * (1 - s) / s) for s in t.tolist()])
+    assert check.halving_noise(root(2 * math.log(2)))
