@@ -20,11 +20,11 @@ from fmtutor.distributions import GaussianMixture
 from fmtutor.explore._figure import DATA, GREY, NOISE, PATH, Explorable, even, img, no_script, slider, uri
 from fmtutor.paths import AffinePath
 
-_SDE, _DDIM, _ANCESTRAL = "#0072B2", "#D55E00", "#CC79A7"
+_SDE, _DDIM, _ANCESTRAL = "#2E8BC9", "#D55E00", "#CC79A7"
 _STEPS, _CROWD, _SEED = 100, 400, 6
 _ROWS = {
     "ode": ("ODE", PATH),
-    "sde": ("SDE", _SDE),
+    "sde": ("SDE, all g", _SDE),
     "ddim": ("DDIM", _DDIM),
     "ancestral": ("ancestral", _ANCESTRAL),
 }
@@ -90,9 +90,10 @@ class Samplers(Explorable):
             for k, states in enumerate(ways[name]):
                 line = states.flatten()
                 rest = len(ways[name]) - 1 - k
-                look: dict[str, Any] = {"color": colour, "alpha": 1 - 0.25 * rest}
-                look |= {"marker": "o", "ms": 4} if name in ("ddim", "ancestral") else {}
-                look["linewidth"] = 3.0 if name == "ode" else 1.3
+                look: dict[str, Any] = {"color": colour, "alpha": 1 - 0.15 * rest}
+                look["linewidth"] = {"ode": 3.0, "sde": 1.8 - 0.4 * rest, "ancestral": 2.2}.get(name, 1.3)
+                look |= {"marker": "o", "ms": 4 if name == "ddim" else 7} if name in ("ddim", "ancestral") else {}
+                look["zorder"] = 3 if name == "ddim" else 2  # where both are in one place, the ring is seen
                 ax.plot(even(0, 1, len(line)), line, **look, label=None if rest else f"{label}: {line[-1]:.2f}")
         ax.set(xlim=(0, 1), ylim=(-self.limit, self.limit), xlabel="time t (noise to data)", ylabel="x")
         legend = ax.legend(ncols=4, loc="upper center", fontsize=9, frameon=False, labelcolor=GREY, title="ends at")
@@ -128,7 +129,8 @@ class Samplers(Explorable):
         still = img(uri(self.draw(**at), "webp", dpi=72), self.alt)
         return (
             f'<canvas data-fx="canvas" class="fx-plane" role="img" aria-label="{html.escape(self.alt)}"></canvas>'
-            f'<div class="fx-row">{sliders}</div>'
+            f'<div class="fx-row">{sliders}</div><p class="fx-hint">Three blue lines: a quarter, a half and all of the '
+            "noise g, the more the thicker. The table has the one with all of it.</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{no_script(still)}"
         )
 
@@ -151,7 +153,7 @@ class Samplers(Explorable):
 def _row(name: str, label: str, colour: str) -> str:
     cells = "".join(f'<td data-fx="{name}-{what}"></td>' for what in ("looks", "end", "gap"))
     mark = f'<span aria-hidden="true" style="color:{colour}">■</span>'
-    return f'<tr><th scope="row">{mark} {label}</th>{cells}</tr>'
+    return f'<tr><th scope="row" style="white-space:nowrap">{mark}&nbsp;{label}</th>{cells}</tr>'
 
 
 def samplers(

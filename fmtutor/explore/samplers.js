@@ -1,5 +1,5 @@
 const { bumps, limit, steps: fine, crowd } = data;
-const ODE = "#009E73", SDE = "#0072B2", DDIM = "#D55E00", ANCESTRAL = "#CC79A7", GREY = "#767676";
+const ODE = "#009E73", SDE = "#2E8BC9", DDIM = "#D55E00", ANCESTRAL = "#CC79A7", GREY = "#767676";
 const canvas = find("canvas"), sliders = Object.fromEntries(["noise", "eta", "looks", "start"].map((name) => [name, find(name)]));
 const margin = { left: 34, right: 14, top: 10, bottom: 36 };
 let width = 1, height = 1, pen, down = false;
@@ -39,11 +39,11 @@ function stroke(line, colour, lineWidth, alpha = 1) {
   pen.globalAlpha = 1;
 }
 
-function dots(line, colour) {
+function dots(line, colour, more) {
   pen.fillStyle = colour;
   line.forEach((x, k) => {
     pen.beginPath();
-    pen.arc(X(k / (line.length - 1)), Y(x), line.length > 40 ? 2 : 3.5, 0, 2 * Math.PI);
+    pen.arc(X(k / (line.length - 1)), Y(x), (line.length > 40 ? 2 : 3.5) + more, 0, 2 * Math.PI);
     pen.fill();
   });
 }
@@ -86,7 +86,7 @@ function tell({ g, eta, n, ode, sde, ddim, ancestral }) {
   for (const [name, [looks, end, distance]] of Object.entries(rows)) {
     find(`${name}-looks`).textContent = String(looks);
     find(`${name}-end`).textContent = signed(end);
-    find(`${name}-gap`).textContent = distance.toFixed(2);
+    find(`${name}-gap`).textContent = distance.toFixed(3);
   }
   find("noise-readout").textContent = g.toFixed(2);
   find("eta-readout").textContent = eta.toFixed(2);
@@ -103,11 +103,11 @@ function draw() {
   pen.rect(X(0) - 5, Y(limit), X(1) - X(0) + 10, Y(-limit) - Y(limit));
   pen.clip();
   pen.drawImage(backdrop, X(0), Y(limit), X(1) - X(0), Y(-limit) - Y(limit));
-  now.sde.forEach((line, i) => stroke(line, SDE, 1.7, [0.5, 0.75, 1][i]));
+  now.sde.forEach((line, i) => stroke(line, SDE, [1, 1.5, 2][i], [0.75, 0.85, 1][i]));
   stroke(now.ode, ODE, 3);
-  for (const [line, colour] of [[now.ancestral, ANCESTRAL], [now.ddim, DDIM]]) {
-    stroke(line, colour, 1.2, 0.8);
-    dots(line, colour);
+  for (const [line, colour, more] of [[now.ancestral, ANCESTRAL, 1.5], [now.ddim, DDIM, 0]]) { // in one place: a ring
+    stroke(line, colour, 1.2 + more, 0.8);
+    dots(line, colour, more);
   }
   pen.restore();
   axes();

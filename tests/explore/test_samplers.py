@@ -160,3 +160,44 @@ def test_bad_input_is_named(call: Any, message: str) -> None:
 
 def test_it_is_light() -> None:
     assert len(figure().html()) < 80_000
+
+
+def gap(ends: Tensor) -> float:
+    x, target = ends.flatten().sort().values, figure().target
+    share = torch.special.ndtr((x[:, None] - target.means[:, 0]) / target.scale) @ target.weights
+    steps = torch.arange(len(x) + 1) / len(x)
+    return float(torch.maximum(share - steps[:-1], steps[1:] - share).max())
+
+
+@pytest.mark.parametrize("points", [400, 100_000])
+def test_how_many_guesses_come_below_chance(points: int) -> None:
+    """DDIM at eleven, with the figure's points and with very many; eta = 1 needs more than twenty for the law alone."""
+    shown = figure()
+    even = torch.special.ndtri((torch.arange(points, dtype=F64) + 0.5) / points)[:, None]
+    assert points > 400 or torch.allclose(even.flatten(), torch.tensor(shown.data()["crowd"], dtype=F64), atol=1e-4)
+
+    def ends(steps: int, eta: float) -> Tensor:
+        draw = torch.Generator().manual_seed(0)
+        return diffusion.ancestral(shown.guess, shown.path, even, steps=steps, eta=eta, generator=draw).x
+
+    assert gap(ends(10, 0.0)) > 0.0405 > 0.0395 > gap(ends(11, 0.0))
+    assert gap(ends(20, 1.0)) > 0.042
+    assert points == 400 or gap(ends(40, 1.0)) < 0.035
+
+
+def test_the_script_agrees_about_the_guesses() -> None:
+    told = in_node("[10, 11].map((n) => gap(b, d.crowd.map((x) => redrawn(b, x, 0, n, normals(50, 1)).at(-1))))")
+    assert told[0] > 0.04 > told[1]
+    chance = in_node(
+        "[11, 20].map((n) => gap(b, d.crowd.map((x, i) => redrawn(b, x, 1, n, normals(50, 9000 + i)).at(-1))))"
+    )
+    assert min(chance) > 0.04
+
+
+def test_the_start_is_forgotten_where_all_noise_is_drawn_anew() -> None:
+    """With eta = 1 the first step draws all of it: two starts, one end. DDIM and the ODE keep theirs."""
+    shown = figure()
+    left, right = (shown.ways(noise=1.0, eta=1.0, looks=8, start=start(x)) for x in (-1.0, 1.5))
+    assert (left["ancestral"][0][1:] - right["ancestral"][0][1:]).abs().max() < 1e-9
+    for name in ("ode", "ddim"):
+        assert (left[name][0][-1] - right[name][0][-1]).abs() > 0.5
