@@ -103,7 +103,7 @@ function draw() {
   pen.rect(X(0) - 5, Y(limit), X(1) - X(0) + 10, Y(-limit) - Y(limit));
   pen.clip();
   pen.drawImage(backdrop, X(0), Y(limit), X(1) - X(0), Y(-limit) - Y(limit));
-  now.sde.forEach((line, i) => stroke(line, SDE, [1, 1.5, 2][i], [0.75, 0.85, 1][i]));
+  now.sde.forEach((line, i) => stroke(line, SDE, [1, 1.5, 2][i], [0.7, 0.85, 1][i]));
   stroke(now.ode, ODE, 3);
   for (const [line, colour, more] of [[now.ancestral, ANCESTRAL, 1.5], [now.ddim, DDIM, 0]]) { // in one place: a ring
     stroke(line, colour, 1.2 + more, 0.8);
