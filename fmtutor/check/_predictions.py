@@ -84,6 +84,7 @@ def number(
     *,
     decimals: int | None = None,
     tolerance: float = 1e-6,
+    known: float = 0.01,
 ) -> str | None:
     """What is wrong with a predicted number, or `None` if it is `right`.
 
@@ -93,6 +94,8 @@ def number(
         mistakes: Message -> the wrong number that it explains, or several. First match wins.
         decimals: An answer may be rounded to so many decimals or more; without, it may not.
         tolerance: Error allowed besides that, relative to the size of `right`.
+        known: How near an answer is to a number of `mistakes` that is meant, relative to that number. Smaller where
+            two of them lie close together.
 
     Example:
         >>> [number(near, math.pi, {}, decimals=2) is None for near in (3.14, 3.142, "pi", 3.15, 3.143)]
@@ -108,7 +111,7 @@ def number(
     if _near(given, right, tolerance) or any(_near(given, r, 1e-9) for r in rounded):
         return None
     for message, wrong in mistakes.items():
-        if any(_near(given, w, 0.01) for w in (wrong if isinstance(wrong, tuple) else (wrong,))):
+        if any(_near(given, w, known) for w in (wrong if isinstance(wrong, tuple) else (wrong,))):
             return message
     if not math.isfinite(given):
         return f"Your answer is {given}: a finite number is wanted."

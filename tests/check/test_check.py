@@ -187,6 +187,21 @@ def test_numbers_are_those_of_the_pages() -> None:
     assert [(entry.chapter, entry.number, entry.name) for entry in check.catalogue()] == on_the_pages
 
 
+def test_known_wrong_numbers_that_lie_close_together_are_told_apart() -> None:
+    """Right is 972.03. Within 1 % of bits, 1402.3, lies the sign of the logarithm, 1415.8; and so of the factor 1/2."""
+    mistakes = {"bits": 1402.342, "sign": 1415.837}
+    assert _predictions.number(1415.8, 972.03, mistakes, tolerance=0.005) == "bits"  # too wide
+    assert _predictions.number(1415.8, 972.03, mistakes, tolerance=0.005, known=1e-3) == "sign"
+    assert "Off by" in str(_predictions.number(1409.0, 972.03, mistakes, tolerance=0.005, known=1e-3))
+    told = {text: check.unscaled_start(text).message for text in (1402.3, 1415.8, 1944.06, 1927.2, 1265.8, 955.2)}
+    assert "bits" in told[1402.3]
+    assert "sign" in told[1415.8]
+    assert "Twice" in told[1944.06]
+    assert "counted twice" in told[1927.2]
+    assert "counted twice" in told[1265.8]
+    assert "1.44" not in told[955.2]
+
+
 def test_training_digits_by_few_hands_are_a_forgery_and_one_class_is_not() -> None:
     images, labels = digits("train")
     assert all(check.forgery(images[start : start + 200]) for start in (0, 400, 1152))  # in the order of the writers

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmtutor.check._diagnose import diagnose
+from fmtutor.check._diagnose import diagnose, kind
 from fmtutor.check._exercise import exercise
 from fmtutor.distributions import GaussianMixture
 from fmtutor.paths import AffinePath
@@ -48,6 +48,13 @@ _CLOCKS = {
         lambda t: torch.sin(math.pi * t) / (torch.sin(math.pi * t) + torch.cos(math.pi * t)),
         lambda t: torch.tan(math.pi * t) / (1 + torch.tan(math.pi * t)),
     ),
+    "The angle of the cosine path is `pi t / 2`, and yours is `t`: the factor `pi / 2` is missing.": (
+        lambda t: torch.sin(t) / (torch.sin(t) + torch.cos(t)),
+        lambda t: torch.tan(t),
+    ),
+    "The angle is in radians: it runs from 0 to `pi / 2`, and yours from 0 to 90.": (
+        lambda t: torch.sin(90 * t) / (torch.sin(90 * t) + torch.cos(90 * t)),
+    ),
     "The sign is turned: from `tau = r (1 - tau)` follows `tau = r / (1 + r)`, with r the ratio.": (
         lambda t: torch.tan(_QUARTER * t) / (1 - torch.tan(_QUARTER * t)),
     ),
@@ -66,7 +73,8 @@ def cosine_clock(answer: Any) -> str | None:
     def truth(t: Tensor) -> Tensor:
         return _clock(t)
 
-    points = [(torch.linspace(0.03, 0.97, 9, dtype=torch.float64) + 0.01 * torch.rand(9, dtype=torch.float64),)]
+    even = torch.linspace(0.03, 0.97, 9, dtype=torch.float64)
+    points = [(even + 0.01 * torch.rand(9, dtype=torch.float64),) for _ in range(2)]
     return diagnose(answer, truth, _CLOCKS, points)
 
 
@@ -87,13 +95,43 @@ def _wrong(rule: Callable[..., Tensor]) -> Callable[[Any, Any, Any], Tensor]:
 
 _converted = _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(s, x / c) / c))
 
+
+def _turned_clock(t: Any) -> Tensor:
+    """The cosine path's time for a time of the linear path."""
+    t = torch.as_tensor(t)
+    return torch.atan2(t, 1 - t) / _QUARTER
+
+
+def _converted_with(velocity: Any, t: Tensor, x: Tensor, rate: float) -> Tensor:
+    """The right rule with the angle `t`."""
+    sin, cos = torch.sin(t), torch.cos(t)
+    c = sin + cos
+    return rate * ((cos - sin) * x / c + velocity(sin / c, x / c) / c)
+
+
 _CONVERSIONS = {
     "The scale is missing: the linear path is at `x / c`, and a cosine point is `c` times as large, `c = sin + cos`.": (
-        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * v(s, x) / c**2),
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x + v(s, x) / c)),
     ),
     "The clock is missing: the linear field is asked at the time `tau` with the same ratio, not at `t`.": (
         lambda v, t, x: _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(t, x / c) / c))(v, t, x)
+    ),
+    "The clock is turned round: with the ratio of cosine at `t`, `tau` is `sin / (sin + cos)`.": (
+        lambda v, t, x: _wrong(
+            lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(_turned_clock(t), x / c) / c)
+        )(v, t, x),
+    ),
+    "Data and noise have changed places, or the time is reversed: the time of the linear field is `alpha / (alpha + "
+    "sigma)`, 0 at `t = 0`.": (
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(1 - s, x / c) / c)),
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c - v(1 - s, x / c) / c)),
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((sin - cos) * x / c + v(1 - s, x / c) / c)),
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((sin - cos) * x / c - v(1 - s, x / c) / c)),
+        _wrong(lambda v, sin, cos, c, s, x: v(1 - s, x / c)),
+        lambda v, t, x: v(1 - torch.as_tensor(t), x),
+    ),
+    "The field is asked at the ratio itself, `sin / cos`. The time with that ratio is `tau = sin / (sin + cos)`.": (
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(sin / cos, x / c) / c)),
     ),
     "The clocks run at different speeds: by the chain rule a factor `dtau/dt` goes to the linear velocity.": (
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * (cos - sin) * x / c + c * v(s, x / c)),
@@ -107,9 +145,33 @@ _CONVERSIONS = {
     "The point that is handed to the linear field is `x / c`, and yours is `x`.": (
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c + v(s, x) / c)),
     ),
-    "That is the linear path's velocity at its own place. Here it is scaled, and its clock runs at another speed.": (
-        _wrong(lambda v, sin, cos, c, s, x: v(s, x / c)),
+    "That is the linear field as it stands, at the same time and place. Which time has the ratio of cosine at `t`?": (
         lambda v, t, x: v(t, x),
+    ),
+    "The time is right. What is asked there is the point of the linear path, `x / c`, and its velocity is not yet that "
+    "of `c` times the point.": _wrong(lambda v, sin, cos, c, s, x: v(s, x)),
+    "Time and place are right, and that is the velocity *there*. The cosine point is `c` times as large, `c` changes, "
+    "and the clock runs at another speed: differentiate `c(t) z(tau(t))`.": (
+        _wrong(lambda v, sin, cos, c, s, x: v(s, x / c)),
+    ),
+    "That is `dtau/dt` times the linear velocity, how fast `z` moves. The cosine point is `c z`, and `c` moves too.": (
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * v(s, x / c) / c**2),
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * v(s, x) / c**2),
+    ),
+    "That is the first term of the product rule, as if the linear point stood still: it moves with `dtau/dt` times its "
+    "velocity.": (
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * (cos - sin) * x / c),
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * (cos - sin) * x),
+    ),
+    "Both terms of the product rule are added: there is a minus between yours.": (
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((cos - sin) * x / c - v(s, x / c) / c)),
+    ),
+    "`dtau/dt` is turned over: it is `(pi / 2) / c**2`.": (
+        _wrong(lambda v, sin, cos, c, s, x: _QUARTER * (cos - sin) * x / c + c**3 / _QUARTER * v(s, x / c)),
+    ),
+    "The angle of the cosine path is `pi t / 2`, and yours is `t`: `pi / 2` is missing in it.": (
+        lambda v, t, x: _converted_with(v, torch.as_tensor(t), x, 1.0),
+        lambda v, t, x: _converted_with(v, torch.as_tensor(t), x, _QUARTER),
     ),
     "The derivative of `c` is turned: that of `sin` is `cos`, that of `cos` is `-sin`.": (
         _wrong(lambda v, sin, cos, c, s, x: _QUARTER * ((sin - cos) * x / c + v(s, x / c) / c)),
@@ -135,6 +197,8 @@ def cosine_from_linear(answer: Any) -> str | None:
     linear, cosine = AffinePath(), AffinePath(Cosine())
 
     def velocity(t: Any, x: Tensor) -> Tensor:
+        """Asked at a wrong time, 1 or outside, it still answers, so that the mistake is seen in its numbers."""
+        t = torch.as_tensor(t, dtype=x.dtype).clamp(0, 1 - 1e-6)
         return linear.marginal_velocity(t, x, target)
 
     def truth(velocity: Any, t: Tensor, x: Tensor) -> Tensor:
@@ -164,13 +228,14 @@ def what_a_path_changes(answer: Any) -> str | None:
     """Say which of six things, `a` to `f`, differ between the linear and the cosine path."""
     if isinstance(answer, Mapping):  # {"a": True, "b": False}
         answer = [letter for letter, differs in answer.items() if differs]
-    parts = [answer] if isinstance(answer, str) else answer if isinstance(answer, Iterable) else []
+    if isinstance(answer, Tensor) or not isinstance(answer, str | Iterable):
+        return f"Answer with letters from a to f, such as 'bd'; you gave {kind(answer)}."
+    parts = [answer] if isinstance(answer, str) else answer
     written = " ".join(map(str, parts)).lower()
     written = {"all": "abcdef", "none": ""}.get(written.strip(" .!"), written)
     letters = set(re.sub(r"\b(and|only|just)\b|[\W_]", "", written))
     if not letters or letters - set(_SHARED):
-        came = "gave a function" if callable(answer) else f"wrote {answer!r}"
-        return f"Answer with letters from a to f, such as 'bd'; you {came}."
+        return f"Answer with letters from a to f, such as 'bd'; you wrote {answer!r}."
     if letters == {"a", "b", "f"}:
         return "Those are the three that are the same on both: which ones differ?"
     wrong = [message for letter, (differs, message) in _SHARED.items() if (letter in letters) != differs]

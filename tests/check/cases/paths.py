@@ -68,6 +68,17 @@ def _field(rule):
     return wrong
 
 
+def _with_the_inverse_clock(velocity, t, x):
+    t = torch.as_tensor(t)
+    c, inverse = _sin(t) + _cos(t), torch.atan(t / (1 - t)) / QUARTER
+    return QUARTER * ((_cos(t) - _sin(t)) * x / c + velocity(inverse, x / c) / c)
+
+
+def _with_the_angle_t(velocity, t, x):
+    sin, cos = torch.as_tensor(t).sin(), torch.as_tensor(t).cos()
+    return (cos - sin) * x / (sin + cos) + velocity(sin / (sin + cos), x / (sin + cos)) / (sin + cos)
+
+
 def _one_step(x0, m):
     return x0 + QUARTER * m
 
@@ -106,7 +117,10 @@ CASES = {
             (lambda t: torch.tan(math.pi * t) / (1 + torch.tan(math.pi * t)), "A factor 1/2"),
             (lambda t: torch.tan(QUARTER * t) / (1 - torch.tan(QUARTER * t)), "The sign is turned"),
             (lambda t: 1 + 1 / torch.tan(QUARTER * t), "noise over data"),
+            (lambda t: torch.sin(t) / (torch.sin(t) + torch.cos(t)), "and yours is `t`"),
+            (lambda t: torch.sin(90 * t) / (torch.sin(90 * t) + torch.cos(90 * t)), "in radians"),
             (lambda t: t.mean(), "has shape ()"),
+            (lambda t: 0.5, "is the number 0.5, whatever"),
             (0.5, "A function is wanted"),
         ],
         [
@@ -119,7 +133,10 @@ CASES = {
     "cosine_from_linear": (
         _converted,
         [
-            (_field(lambda v, sin, cos, c, s, x: QUARTER * v(s, x) / c**2), "The scale is missing"),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x + v(s, x) / c)),
+                "The scale is missing",
+            ),
             (
                 lambda v, t, x: _field(
                     lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(torch.as_tensor(t), x / c) / c)
@@ -136,7 +153,29 @@ CASES = {
                 _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(s, x) / c)),
                 "that is handed to the linear field",
             ),
-            (lambda v, t, x: v(t, x), "at its own place"),
+            (lambda v, t, x: v(t, x), "as it stands"),
+            (_field(lambda v, sin, cos, c, s, x: v(s, x)), "The time is right. What"),
+            (_field(lambda v, sin, cos, c, s, x: v(s, x / c)), "Time and place are right"),
+            (_field(lambda v, sin, cos, c, s, x: QUARTER / c**2 * v(s, x / c)), "how fast `z` moves"),
+            (_field(lambda v, sin, cos, c, s, x: QUARTER * (cos - sin) * x / c), "as if the linear point stood still"),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c - v(s, x / c) / c)),
+                "a minus between",
+            ),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * (cos - sin) * x / c + c**3 / QUARTER * v(s, x / c)),
+                "turned over",
+            ),
+            (_with_the_inverse_clock, "The clock is turned round"),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(cos / c, x / c) / c)),
+                "or the time is reversed",
+            ),
+            (
+                _field(lambda v, sin, cos, c, s, x: QUARTER * ((cos - sin) * x / c + v(sin / cos, x / c) / c)),
+                "at the ratio itself",
+            ),
+            (_with_the_angle_t, "`pi / 2` is missing in it"),
             (
                 _field(lambda v, sin, cos, c, s, x: QUARTER * ((sin - cos) * x / c + v(s, x / c) / c)),
                 "The derivative of `c` is turned",
@@ -167,6 +206,8 @@ CASES = {
             ("cdef", "no schedule in it"),
             ("xyz", "you wrote 'xyz'"),
             (lambda: "cde", "gave a function"),
+            (torch.tensor(1.0), "gave a Tensor"),
+            (5, "gave an int"),
         ],
         [
             "C, D and E.",
@@ -179,8 +220,10 @@ CASES = {
     "cosine_step": (
         _one_step,
         [
-            (lambda x0, m: m.expand_as(x0), "*linear* path"),
-            (lambda x0, m: (QUARTER * m).expand_as(x0), "That is the velocity"),
+            (lambda x0, m: math.cos(QUARTER) * x0 + math.sin(QUARTER) * m, "`sin` and `cos` of the end"),
+            (lambda x0, m: QUARTER * m, "That is the velocity"),
+            (lambda x0, m: QUARTER * x0 + m, "`x0` and `m` have changed places"),
+            (lambda x0, m: QUARTER * (m - x0), "with the noise fading"),
             (lambda x0, m: x0 + m, "`pi / 2`, not 1"),
             (lambda x0, m: x0 + QUARTER * (m - x0), "does not fade"),
             (lambda x0, m: x0, "It does move"),
@@ -207,7 +250,13 @@ CASES = {
             (lambda t, s: _straight(t, s) ** 2, "Take its root"),
             (lambda t, s: torch.sqrt(1 + (s**2 - 1) * t - (t * s) ** 2), "on a straight line. It"),
             (lambda t, s: torch.sqrt(1 - t**2), "keeps the spread at 1"),
-            (lambda t, s: torch.sqrt(((1 + (s - 1) * t) ** 2 - t**2).clamp(min=0)), "and yours is `t^2`"),
+            (lambda t, s: (1 + (s - 1) * t) ** 2, "the square of the spread. Take"),
+            (lambda t, s: _straight(1 - t, s), "Your time is reversed"),
+            (lambda t, s: torch.sqrt((1 + (1 - s) * t) ** 2 - (t * s) ** 2), "its slope is"),
+            (lambda t, s: (1 - t) * (1 + 2 * s * t).sqrt(), "cannot be taken out"),
+            (lambda t, s: torch.sqrt((1 - t) * (1 - t + 4 * s * t)), "you have 4"),
+            (lambda t, s: torch.sqrt((t * s) ** 2 - (1 + (s - 1) * t) ** 2), "negative under the root"),
+            (lambda t, s: torch.sqrt((1 + (s - 1) * t) ** 2 - t**2), "and yours is `t^2`"),
             (lambda t, s: torch.sqrt(((1 + (s - 1) * t) ** 2 - t**2 * s).clamp(min=0)), "is not squared"),
             (lambda t, s: torch.sqrt(((s + (1 - s) * t) ** 2 - (t * s) ** 2).clamp(min=0)), "the other way"),
             (lambda t, s: torch.sqrt(((1 - t) ** 2 - (t * s) ** 2).clamp(min=0)), "ends with a spread of 0"),
@@ -217,7 +266,8 @@ CASES = {
         [
             lambda time, spread: ((1 - time) * (1 + (2 * spread - 1) * time)) ** 0.5,
             lambda *, t, s: (t**2 * (1 - 2 * s) + 2 * (s - 1) * t + 1).sqrt(),
-            lambda t, s: numpy.sqrt((1 + (float(s) - 1) * t.numpy()) ** 2 - (t.numpy() * float(s)) ** 2),
+            lambda t, s: numpy.sqrt((1 + (s - 1) * t.numpy()) ** 2 - (t.numpy() * s) ** 2),
+            lambda t, s: torch.stack([(1 - u).sqrt() * math.sqrt(1 + (2 * s - 1) * u) for u in t]),
         ],
     ),
     "unscaled_start": (
@@ -228,9 +278,16 @@ CASES = {
             (3072 / 2 * (0.155476 - math.log(1.155476)), "The mean is missing"),
             (0, "as they ought to be"),
             (NATS / math.log(2), "in bits"),
-            (float(_nats(sd=60**0.5)), "not 60"),
+            (float(_nats(sd=60**0.5)), "next to nothing of the spread"),
             (float(_nats(power=1)), "its *square* multiplies"),
             (float(_nats(turned=True)), "The data come first"),
+            (1415.8, "The sign of the logarithm"),
+            (1927.2, "counted twice"),
+            (0.041, "squared it once more"),
+            (324.0, "the three colours"),
+            (2517.2, "The noise is missing"),
+            (1194.0, "The logarithm is left out"),
+            (1050.0, "and in yours `alpha`"),
             (5000, "Off by"),
         ],
         [f"{NATS:.0f} nats", torch.tensor([NATS]), numpy.float32(NATS), _nats()],
