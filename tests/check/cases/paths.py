@@ -283,7 +283,7 @@ CASES = {
             (float(_nats(turned=True)), "The data come first"),
             (1415.8, "The sign of the logarithm"),
             (1927.2, "counted twice"),
-            (0.041, "squared it once more"),
+            (0.04125, "squared it once more"),
             (324.0, "the three colours"),
             (2517.2, "The noise is missing"),
             (1194.0, "The logarithm is left out"),
