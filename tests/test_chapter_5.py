@@ -36,7 +36,6 @@ def start() -> dict[str, Any]:
         "three": ["linear", "cosine", "VP"],
         "zero": torch.zeros((), dtype=F64),
         "vp": known["schedules"]["VP"],
-        "s": 0.6,
         "one": torch.ones(1, 1, dtype=F64),
     }
 
@@ -112,7 +111,7 @@ def test_the_rate_of_normal_data(slip: Slip) -> None:
     rate = functions(PAGE, known, "rate", slip=slip)
     for schedule in known["schedules"].values():
         log_spread = lambda t, s=schedule: 0.5 * (s.alpha(t) ** 2 * 0.36 + s.sigma(t) ** 2).log()  # noqa: E731
-        off = max(off, abs(rate(schedule, t) - torch.func.grad(log_spread)(t)).item())
+        off = max(off, abs(rate(schedule, t, 0.6) - torch.func.grad(log_spread)(t)).item())
     judge(off, slip, 1e-12, 1e-2)
 
 

@@ -43,10 +43,16 @@ class Solvers(Explorable):
     scripts = ("solvers.js",)
 
     def __init__(
-        self, runs: Runs, reference: Float[Tensor, "n 2"], target: Distribution | None, start: tuple[str, str], alt: str
+        self,
+        runs: Runs,
+        reference: Float[Tensor, "n 2"],
+        target: Distribution | None,
+        start: tuple[str, str],
+        alt: str,
+        ring: float = 0.5,
     ) -> None:
         super().__init__(alt)
-        self.runs, self.reference, self.target, self.start = runs, reference, target, start
+        self.runs, self.reference, self.target, self.start, self.ring = runs, reference, target, start, ring
         self.paths = list(runs)
         self.methods = list(runs[self.paths[0]])
         self.steps = [len(states) - 1 for states in runs[self.paths[0]][self.methods[0]]]
@@ -96,6 +102,10 @@ class Solvers(Explorable):
         colours, bins = directions(self.reference)
         x, y = states[-1].T
         ax.scatter(x, y, c=colours[bins.long()].numpy(), s=9, linewidths=0)
+        far = (states[-1] - self.reference).norm(dim=1) > self.ring
+        ax.scatter(x[far], y[far], s=36, facecolors="none", edgecolors=GREY, linewidths=0.8)
+        if outside := int((states[-1].abs().amax(1) > self.limit).sum()):
+            ax.set_title(f"{outside} of {len(x)} points outside the picture")
         ax.set(xlim=(-self.limit, self.limit), ylim=(-self.limit, self.limit), aspect="equal")
         ax.set_axis_off()
 
@@ -142,6 +152,8 @@ class Solvers(Explorable):
             "count": len(self.reference),
             "ways": min(WAYS, len(self.reference)),
             "limit": round(self.limit, 4),
+            "ring": self.ring,
+            "goals": _sixteen_bits(self.reference, reach),
             "reach": reach,
             "ends": _sixteen_bits(ends, reach),
             "corners": _sixteen_bits(ways, reach),
@@ -167,12 +179,13 @@ def solvers(
     target: Distribution | None = None,
     *,
     start: tuple[str, str] | None = None,
+    ring: float = 0.5,
     alt: str = "Points that follow a field with few steps, beside the error for each number of evaluations",
 ) -> Solvers:
     """The same particles on several paths, with several solvers and numbers of steps, chosen by the reader.
 
-    A particle's colour says where the exact flow takes it, so that one that goes astray is seen. 250 particles, four
-    paths, four solvers and up to 64 steps make about 450 kB on the page.
+    A particle's colour says in which direction the exact flow takes it, and one that goes astray has a ring. 250
+    particles, four paths, four solvers and up to 64 steps make about 450 kB on the page.
 
     Args:
         runs: for each path and solver, by name, one tensor of states `(steps + 1, n, 2)` for each number of steps;
@@ -180,12 +193,13 @@ def solvers(
         reference: `(n, 2)`, where the exact flow takes the particles.
         target: where given, its density is laid faintly behind the picture.
         start: the path and the solver that are shown first; the first of each unless given.
+        ring: a particle that ends further than this from its place in `reference` has a ring.
         alt: what there is to see, for readers who cannot.
 
     Raises:
         TypeError: a tensor of states is none, or does not hold floating-point numbers.
         ValueError: there are no runs, shapes or numbers of steps differ, a solver is none of those with fixed steps,
-            or `start` names none of the runs.
+            `start` names none of the runs, or `ring` is not positive.
 
     Example:
         >>> states = [torch.rand(n + 1, 50, 2) for n in (1, 2, 4)]
@@ -200,7 +214,8 @@ def solvers(
         raise ValueError(
             f"start must be a path of {list(kept)} and a solver of {list(kept[next(iter(kept))])}, got {start}"
         )
-    return Solvers(kept, reference.detach().cpu().float(), target, (path, method), alt)
+    ring = _validate.positive("ring", ring)
+    return Solvers(kept, reference.detach().cpu().float(), target, (path, method), alt, ring)
 
 
 def _alike(runs: Runs, reference: Float[Tensor, "n 2"]) -> dict[str, dict[str, list[Tensor]]]:

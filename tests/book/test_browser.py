@@ -212,7 +212,7 @@ SPOILED = [
     ("03_flow_matching.html", "signed(here.velocity)", "signed(-here.velocity)"),
     ("03_flow_matching.html", "signed(w * v)", "signed(v)"),
     ("05_paths.html", "const told = errors[path][method][k]", "const told = errors[path][0][k]"),
-    ("05_paths.html", "${looks[method] * n} evaluations", "${n} evaluations"),
+    ("05_paths.html", "${looks[method] * n} ${looks", "${n} ${looks"),
     ("05_paths.html", 'menu.addEventListener("change"', 'menu.addEventListener("changeless"'),
     ("06_diffusion.html", "0.5 * noise ** 2 * score", "1.5 * noise ** 2 * score"),
     ("06_diffusion.html", "ddim: redrawn(bumps, x, 0, n", "ddim: redrawn(bumps, x, eta, n"),

@@ -160,19 +160,28 @@ def solvers_page() -> str:
     ("height / 2 - y * scale", "height / 2 + y * scale"),
     ("palette[shades[i]]", "palette[shades[0]]"),
     ("2 * count * run + i", "2 * count * (run + 1) + i"),
+    ("<= data.ring", "> data.ring"),
+    ("unit * goals[2 * i] + reach", "unit * goals[0] + reach"),
+    ("Math.abs(x) * scale - width / 2", "Math.abs(x) * scale - height / 4"),
 )
 def test_the_points_of_a_run_and_their_ways(slip: Slip) -> None:
     shown, states = solvers(), MADE["VP & co"]["rk4"][2]
     log = [act for act in drawn(solvers_page(), CHOSEN, slip=slip)["log"] if act["where"] == "plane"]
     scale = HEIGHT / 2 / shown.limit
     place = lambda way: (torch.tensor(way) - torch.tensor([WIDTH / 2, HEIGHT / 2])) / scale * torch.tensor([1, -1])  # noqa: E731
-    lines = [place(act["way"]) for act in log if act["what"] == "stroke"]
+    strokes = [place(act["way"]) for act in log if act["what"] == "stroke"]
+    lines, rings = strokes[:32], strokes[32:]
     dots = [act for act in log if act["what"] == "fill"]
     assert (len(lines), len(dots)) == (32, 40)
     off = max((line - states[:, i]).abs().max().item() for i, line in enumerate(lines))
     off = max(off, (place([act["way"][0] for act in dots]) - states[-1]).abs().max().item())
     told = shown.data()
     bins = b64decode(told["shades"])
+    far = states[-1][(states[-1] - REFERENCE).norm(dim=1) > 0.5]
+    off += abs(len(rings) - len(far)) or (torch.cat(rings) - far).abs().max().item()
+    beyond = (states[-1].abs() > shown.limit * torch.tensor([WIDTH / HEIGHT, 1])).any(1).sum()
+    told_so = [act["text"] for act in log if act["what"] == "text"]
+    off += told_so != ([f"{beyond} of 40 points outside the picture"] if beyond else [])
     off += sum(act["colour"] != f"rgba({told['palette'][b]}, .85)" for act, b in zip(dots, bins, strict=True))
     judge(off, slip, 1e-3, 0.05)
 
@@ -182,18 +191,21 @@ def test_the_points_of_a_run_and_their_ways(slip: Slip) -> None:
     ("arc(X(looks[method] * steps[k])", "arc(X(steps[k])"),
     ("errors[path][m].forEach", "errors[0][m].forEach"),
     ("line(method)", "line(0)"),
+    ("Math.ceil(Math.log10(every", "Math.floor(Math.log10(every"),
 )
 def test_the_chart_of_errors(slip: Slip) -> None:
     """For each solver a line over its evaluations, then the chosen one in colour with a dot."""
     log = [act for act in drawn(solvers_page(), CHOSEN, slip=slip)["log"] if act["where"] == "chart"]
     lines = [act for act in log if act["what"] == "stroke"][-4:]
     (dot,) = [act for act in log if act["what"] == "fill"]
+    errors = [solvers().error(states) for states in solvers().each()]
+    low, high = math.floor(math.log10(min(errors))), math.ceil(math.log10(max(errors)))  # there is room for all
     looks, steps, off = [1, 4, 2], torch.tensor([1, 2, 4, 64]), 0.0
 
     def back(way: list[list[float]]) -> tuple[Tensor, Tensor]:
         across, down = torch.tensor(way, dtype=F64).T
         evaluations = ((across - 54) / (WIDTH - 118) * math.log(256)).exp()
-        return evaluations, 1e-4 * ((HEIGHT - 38 - down) / (HEIGHT - 64) * math.log(1e5)).exp()
+        return evaluations, 10.0 ** (low + (HEIGHT - 38 - down) / (HEIGHT - 64) * (high - low))
 
     for line, m in zip([*lines, dot], (0, 1, 2, 1, 1), strict=True):
         evaluations, errors = back(line["way"])

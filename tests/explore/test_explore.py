@@ -310,6 +310,7 @@ def changed(**methods: Any) -> Any:
         (lambda: explore.solvers({"x": {"euler": RUNS["linear"]["euler"][::-1]}}, ENDS), ValueError, "must rise"),
         (lambda: explore.solvers(changed(euler=[float("nan") * ENDS[None]]), ENDS), ValueError, "finite"),
         (lambda: explore.solvers(RUNS, ENDS, start=("cosine", "euler")), ValueError, "start must be a path of"),
+        (lambda: explore.solvers(RUNS, ENDS, ring=0.0), ValueError, "ring"),
     ],
 )
 def test_bad_input_is_named(call: Any, error: type[Exception], words: str) -> None:
