@@ -150,6 +150,33 @@ def test_the_runs_of_a_cloud_and_their_error(slip: Slip) -> None:
     judge(worst, slip, 1e-5, 1e-3)
 
 
+def test_what_the_page_says_of_few_steps() -> None:
+    """By its own runs, with the steps from which on each sentence holds; one step fewer breaks it."""
+    known = page()
+    run(PAGE, known, "steps, orders =")
+    runs, steps, four = known["runs"], known["steps"], known["four"]
+    off = {
+        m: torch.stack([torch.stack([known["rms"](states) for states in runs[name][m]]) for name in four])
+        for m in known["orders"]
+    }
+    linear, cosine, _, vp = off["euler"]
+    best = {m: [four[k] for k in error.argmin(0)] for m, error in off.items()}
+    assert best["euler"][steps.index(8) :] == ["cosine"] * 4
+    assert "cosine" not in best["euler"][: steps.index(8)]
+    assert (vp[:3] < 1.1 * cosine[:3]).all()
+    assert (torch.maximum(cosine, vp) < linear).all()
+    ahead = off["midpoint"][[0, 1]].amax(0) < off["midpoint"][[2, 3]].amin(0)
+    assert ahead.tolist() == [False] + [True] * 6
+    assert best["heun2"][steps.index(4) :] == best["rk4"][steps.index(4) :] == ["linear"] * 5
+    assert best["rk4"][steps.index(2)] == "polynomial"
+    for name in ("linear", "cosine", "VP"):  # the bend: a few points weigh more than all the others
+        miss = (runs[name]["euler"][steps.index(32)][-1] - known["reference"]).square().sum(1)
+        far = miss > 0.5**2
+        assert 1 <= far.sum() <= 10
+        assert miss[far].sum() > 1.5 * miss[~far].sum()
+        assert ((runs[name]["euler"][-1][-1] - known["reference"]).norm(dim=1) > 0.5).sum() <= 1
+
+
 @with_slips(
     ("/ 500**0.5", "/ 500"),
     ("gap.mean()", "-gap.mean()"),

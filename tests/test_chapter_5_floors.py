@@ -13,6 +13,7 @@ from reference import F64
 from test_chapter_5 import MIXTURE, PAGE, page, start
 
 from fmtutor import AffinePath, GaussianMixture, StandardNormal
+from fmtutor.metrics import Estimate, straightness
 
 
 @with_slips(
@@ -162,6 +163,22 @@ def test_the_ways_that_are_called_straight_or_not(slip: Slip) -> None:
         off = max(off, *((states[0] - known["cloud"]).abs().max().item() for states in (pair, way)))
         off = max(off, (pair[-1] - known["targets"]).abs().max().item() - 0.1, (way[-1] - ends).abs().max().item())
     judge(off, slip, 1e-2, 0.1)
+
+
+@with_slips(("2 * (wide", "(wide"), ("(wide - 1 - rate", "(wide - rate"), ("wide) * spread", "wide)"))
+def test_how_straight_normal_data_as_wide_as_the_board_flow(slip: Slip) -> None:
+    """A crowd of normal noise, moved by the map that is known, and judged by the package."""
+    known = page(bent=dict.fromkeys(("linear", "cosine"), Estimate(0.0, 0.0)))
+    functions(PAGE, known, "rate")
+    told = run(PAGE, known, "normal data, ", slip=slip).splitlines()[3:]
+    t, x0, off = torch.linspace(0, 1, 401, dtype=F64), torch.randn(4000, 2, dtype=F64), 0.0
+    x0 = x0 / x0.square().mean().sqrt()
+    for line, (alpha, sigma) in zip(
+        told, ((t, 1 - t), ((t * math.pi / 2).sin(), (t * math.pi / 2).cos())), strict=True
+    ):
+        spread = (alpha**2 * known["board"].variance[0] + sigma**2).sqrt()
+        off = max(off, abs(numbers(line)[0] - straightness(spread[:, None, None] * x0, t).value))
+    judge(off, slip, 0.02, 0.1)
 
 
 @with_slips(

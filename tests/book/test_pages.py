@@ -111,9 +111,15 @@ def test_what_chapter_5_says_of_its_long_study_is_in_its_numbers() -> None:
         return (other.mean(0) - one.mean(0)) / error
 
     assert (below(nats["cosine"], nats["linear"]) > 2).all()
-    assert (below(nats["VP"], nats["linear"]) > -1).all()
+    early = below(nats["VP"], nats["linear"])  # at 250, 500, 1 000, 2 000, 4 000 and 8 000 steps
+    assert (early[:4] > 1).all()
+    assert (early[[0, 2]] > 2).all()
+    assert abs(early[-1]) < 1
     last = {name: kl.mean(0)[-1] for name, kl in nats.items()}
     first = {name: kl.mean(0)[0] for name, kl in nats.items()}
+    exact = {name: sum(row["to_exact"]) for name, row in rows.items()}
+    assert "VP, score matching" in sorted(last, key=last.__getitem__)[:3]
+    assert max(exact, key=exact.__getitem__) == "VP, score matching"
     assert min(last, key=last.__getitem__) == max(first, key=first.__getitem__) == "VE"
     looks = {name: sum(row["nfe"]) for name, row in rows.items()}
     assert looks["linear"] == min(looks.values())
