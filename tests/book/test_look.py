@@ -54,6 +54,26 @@ def test_the_shadow_goes_when_the_end_is_reached(browser: Any, tmp_path: Path) -
         assert edge(page, wide) == edge(page, short)
 
 
+def test_a_wide_figure_keeps_its_letters_on_a_phone(browser: Any, tmp_path: Path) -> None:
+    """At three quarters of its size and more, in a box that scrolls; a narrow one and a desktop are as they were."""
+    svg = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='{}' height='90'/%3E"
+    figures = "".join(f'<div class=cell_output><img src="{svg.format(width)}"></div>' for width in (720, 200))
+    path = tmp_path / "page.html"
+    sheet = (HTML / "_static" / "fmtutor.css").as_uri()
+    path.write_text(
+        f"<!doctype html><html><link rel=stylesheet href='{sheet}'><body><main class=bd-main>"
+        f"<article class=bd-article><div class=cell>{figures}</div>"
+        "</article></main></body></html>"
+    )
+    for width, least, most in ((390, 540, 600), (1280, 720, 720)):
+        with Visit(browser, width=width) as visit:
+            page = visit.open(path)
+            wide, narrow = (img.bounding_box()["width"] for img in page.query_selector_all("img"))
+            assert least <= wide <= most
+            assert narrow == 200
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_the_keyboard_shows_where_it_is(desktop: Visit) -> None:
     """From the top of a page through the search and the sidebar to the buttons of the header."""
     page = desktop.open(HTML / "02_continuous_flows.html")
