@@ -40,13 +40,20 @@ def depart_folded(self: Any, node: Folded) -> None:
 
 
 def fold(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Folds every proof, solution and admonition of class `dropdown`, and the code of cells that only draw or print."""
+    """Folds every proof, solution and admonition of class `dropdown`, and the code of cells that only draw or print.
+
+    A picture that a cell draws gets a box of its own, which scrolls where the picture is wider than a phone.
+    """
     for node in list(doctree.findall(nodes.Element)):
         node["ids"] = [i for i in node.get("ids", []) if i not in SHARED_IDS]
         if "dropdown" in node.get("classes", []):
             _fold_block(node)
         elif node.get("nb_element") == "cell_code":
             _fold_code(node)
+        elif isinstance(node, nodes.image) and node.parent.get("nb_element") == "cell_code_output":
+            box = nodes.container("", classes=["fm-figure"])
+            node.replace_self(box)
+            box.append(node)
 
 
 def _fold_block(node: nodes.Element) -> None:

@@ -57,7 +57,10 @@ def test_the_shadow_goes_when_the_end_is_reached(browser: Any, tmp_path: Path) -
 def test_a_wide_figure_keeps_its_letters_on_a_phone(browser: Any, tmp_path: Path) -> None:
     """At three quarters of its size and more, in a box that scrolls; a narrow one and a desktop are as they were."""
     svg = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='{}' height='90'/%3E"
-    figures = "".join(f'<div class=cell_output><img src="{svg.format(width)}"></div>' for width in (720, 200))
+    figures = "".join(
+        f'<div class=cell_output><div class=fm-figure><img src="{svg.format(width)}"></div></div>'
+        for width in (720, 200)
+    )
     path = tmp_path / "page.html"
     sheet = (HTML / "_static" / "fmtutor.css").as_uri()
     path.write_text(

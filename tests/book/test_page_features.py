@@ -76,3 +76,13 @@ def test_the_search_knows_the_words_of_every_section() -> None:
         assert "<svg" not in words
         assert "\\begin{" not in words
     assert not any(re.search(r"\bchen2018neural\b", words) for *_, words in known["sections"]), "a key, not an author"
+
+
+@built
+def test_a_picture_that_a_cell_draws_has_a_box_that_scrolls() -> None:
+    """Not the stills of a figure to play with, which are as wide as the figure."""
+    for name in ("03_flow_matching", "05_paths"):
+        page = (HTML / f"{name}.html").read_text()
+        pictures = [match.start() for match in re.finditer(r"<img [^>]*_images/", page)]
+        assert len(pictures) >= 3
+        assert all(page[:start].rstrip().endswith('<div class="fm-figure docutils container">') for start in pictures)
