@@ -220,7 +220,7 @@ def test_the_chart_of_errors(slip: Slip) -> None:
 
 
 @with_slips(
-    ("looks[method] * n} eval", "n} eval"),
+    ("looks[method] * n} $", "n} $"),
     ("errors[path][method][k];", "errors[path][0][k];"),
     ("n = steps[k];", "n = k;"),
 )
