@@ -187,7 +187,7 @@ def samplers(
         >>> figure = samplers(torch.tensor([-1.0, 1.0]))
         >>> one = torch.tensor([[0.3]], dtype=torch.float64)
         >>> ways = figure.ways(noise=1.0, eta=1.0, looks=1, start=one)
-        >>> [round(ways[name][0][-1].item(), 1) for name in ("ode", "ddim")]  # one guess ends on the mean of the data
+        >>> [round(ways[name][0][-1].item(), 1) for name in ("ode", "ddim")]  # one guess: the mean
         [0.9, 0.0]
     """
     if _validate.finite("data", data).dim() != 1 or not 2 <= len(data) <= 12:

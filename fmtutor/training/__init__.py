@@ -151,7 +151,7 @@ def fit(
 
     Source: Adam, arXiv 1412.6980; averaged weights, Polyak and Juditsky (1992); cosine schedule, arXiv 1608.03983.
     """
-    settings = checks.settings(steps=steps, lr=lr, warmup=warmup, schedule=schedule, ema=ema, clip=clip)
+    settings = checks.settings(steps, lr, warmup, schedule, ema, clip)
     names = ("steps", "lr", "warmup", "ema", "clip")
     steps, lr, warmup, ema, clip = (settings[name] for name in names)
     _validate.whole("checkpoint_every", checkpoint_every), _validate.whole("log_every", log_every)

@@ -24,7 +24,7 @@ def scalar(value: Tensor) -> Tensor:
 
 
 def settings(
-    *, steps: int, lr: float, warmup: float, schedule: str, ema: float | None, clip: float | None
+    steps: int, lr: float, warmup: float, schedule: str, ema: float | None, clip: float | None
 ) -> dict[str, Any]:
     """What decides the course of a training, checked, as plain numbers that a checkpoint can hold."""
     ema = 0.0 if ema is None else ema
