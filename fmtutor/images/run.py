@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -174,15 +175,11 @@ def train(
     same_run(folder, settings, writes=first)
     device = engine.device if engine else "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
-    channels, height, wide = images.images.shape[1:]
-    classes = int(images.labels.max()) + 1 if labelled else None
-    network = UNet(channels, width, multipliers, classes, attention).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = ImageModel(network, (channels, height, wide), levels, schedule, {"settings": settings})
+    model = _model(images, levels, settings, device)
     share = slice(engine.process_index, None, engine.num_processes) if engine else slice(None)
     batches = Batches(images, levels, batch, device=device, times=times, drop=drop, flip=flip, dequantize=dequantize,
                       seed=seed, share=share)  # fmt: skip
-    asked: Any = torch.compile(network) if compiled else network
+    asked: Any = torch.compile(model.network) if compiled else model.network
     asked = engine.prepare(asked) if engine else asked
     path = AffinePath(SCHEDULES[schedule]())
 
@@ -192,23 +189,39 @@ def train(
         return conditional_flow_matching_loss(Bound(asked, label=labels) if labelled else asked, path, x0, x1, t)
 
     logbook = Logbook(folder, model, look) if first else None
-    try:
+    with _ending(model if first else None, folder, batch):
         history = fit(
             asked, loss, steps=steps, lr=lr, warmup=warmup, ema=ema, clip=clip, generators=[batches.generator],
             callback=logbook, checkpoint=folder, checkpoint_every=checkpoint_every, log_every=look_every,
             progress=batch if progress else 0, accelerator=engine,
         )  # fmt: skip
+    if first:
+        model.notes |= {"steps": len(history.losses), "seconds": round(history.seconds, 1)}
+        model.save(folder / "model.safetensors")
+    return model, history
+
+
+def _model(images: Images, levels: int, settings: Mapping[str, Any], device: torch.device | str) -> ImageModel:
+    """A network that knows nothing yet, for images of this shape."""
+    channels, height, width = images.images.shape[1:]
+    classes = int(images.labels.max()) + 1 if settings["labelled"] else None
+    network = UNet(channels, settings["width"], settings["multipliers"], classes, settings["attention"]).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ImageModel(network, (channels, height, width), levels, settings["schedule"], {"settings": settings})
+
+
+@contextmanager
+def _ending(model: ImageModel | None, folder: Path, batch: int) -> Iterator[None]:
+    """What is left where a training does not come to its end: a model after Ctrl-C, advice where memory ran out."""
+    try:
+        yield
     except KeyboardInterrupt:
-        if first:
+        if model is not None:
             model.save(folder / "model.safetensors")
         raise
     except torch.OutOfMemoryError as error:
         what = f"the device ran out of memory. Try batch={max(batch // 2, 1)} in another folder, or precision='bf16'"
         raise RuntimeError(f"{what}; checkpoints in {folder} are as they were. {error}") from error
-    if first:
-        model.notes |= {"steps": steps, "seconds": round(history.seconds, 1)}
-        model.save(folder / "model.safetensors")
-    return model, history
 
 
 def accelerator(precision: str) -> Any:
