@@ -62,3 +62,17 @@ def test_the_looks_find_every_fault_on_a_page_that_has_them_all(browser: Any, tm
             visit.open(tmp_path / "page.html")
             missed = [what for what, found in look(visit).items() if not found]
         assert missed == []
+
+
+def test_a_missing_file_is_told_from_one_that_the_browser_gave_up(browser: Any, tmp_path: Path) -> None:
+    with Visit(browser) as visit:
+        (tmp_path / "page.html").write_text("<!doctype html><title>x</title><img src=missing.png>")
+        visit.open(tmp_path / "page.html")
+        assert [error for error in visit.errors if "missing.png" in error] != []
+        failed: list[str] = []
+        visit.page.on("requestfailed", lambda request: failed.append(request.failure))
+        visit.page.route("**/slow.png", lambda route: None)  # never answered
+        visit.page.evaluate("() => { new Image().src = 'slow.png' }")
+        visit.open(Path(visit.page.evaluate("() => location.pathname")).parent / "page.html")
+        assert "net::ERR_ABORTED" in failed
+        assert not any("slow.png" in error for error in visit.errors)

@@ -44,11 +44,16 @@ class Visit:
         self.page.route(re.compile(r"^(?!file:|data:|blob:|about:)"), self._refuse)
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.errors.append(f"not found: {request.url}"))
+        self.page.on("requestfailed", self._failed)
 
     def _refuse(self, route: Any) -> None:
         self.requests.append(route.request.url)
         route.abort()
+
+    def _failed(self, request: Any) -> None:
+        # What is still on its way when the next page is asked for is given up by the browser, and is not missing.
+        if request.failure != "net::ERR_ABORTED":
+            self.errors.append(f"not found: {request.url}")
 
     def open(self, path: Path) -> Any:
         self.requests.clear()
