@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     )
     from fmtutor.images.files import read_idx
     from fmtutor.images.grid import grid, strip
-    from fmtutor.images.judge import judge
+    from fmtutor.images.judge import judge, watch
     from fmtutor.images.model import ImageModel
+    from fmtutor.images.pretrained import pretrained, pretrained_classifier
     from fmtutor.images.run import train
     from fmtutor.images.unet import UNet
 
@@ -37,8 +38,9 @@ _HOME = {
     ),
     "files": ("read_idx",),
     "grid": ("grid", "strip"),
-    "judge": ("judge",),
+    "judge": ("judge", "watch"),
     "model": ("ImageModel",),
+    "pretrained": ("pretrained", "pretrained_classifier"),
     "run": ("train",),
     "unet": ("UNet",),
 }
@@ -62,11 +64,14 @@ __all__ = [
     "kernel_distance",
     "mnist",
     "nearest_distance",
+    "pretrained",
+    "pretrained_classifier",
     "quantize",
     "read_idx",
     "strip",
     "train",
     "train_classifier",
+    "watch",
 ]
 
 

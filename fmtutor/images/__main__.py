@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from fmtutor.images.classifier import train_classifier
-from fmtutor.images.judge import judge
+from fmtutor.images.judge import judge, watch
 from fmtutor.images.model import SCHEDULES, ImageModel
+from fmtutor.images.pretrained import CLASSIFIERS, pretrained_classifier
 from fmtutor.images.run import COLLECTIONS, TIMES, load, save_grid, train
 
 NUMBERS: tuple[tuple[str, Callable[[str], float], float, str], ...] = (
@@ -31,6 +32,7 @@ NUMBERS: tuple[tuple[str, Callable[[str], float], float, str], ...] = (
     ("size", int, 64, "side of the images made of a folder's pictures"),
     ("seed", int, 0, "of weights and draws"),
     ("look-every", int, 500, "steps between two grids of samples"),
+    ("look-samples", int, 1000, "images drawn at each look for a Frechet distance; 0 for none"),
     ("checkpoint-every", int, 500, "steps between two checkpoints"),
 )
 SWITCHES = {
@@ -95,8 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
 
 
-def _train(unlabelled: bool, multipliers: Sequence[int], **settings: Any) -> None:
-    _, history = train(labelled=not unlabelled, multipliers=tuple(multipliers), **settings)
+def _train(unlabelled: bool, multipliers: Sequence[int], look_samples: int, **settings: Any) -> None:
+    data, look = settings["data"], None
+    if look_samples and data in CLASSIFIERS:
+        held_out, _ = load(data, "test", root=settings["root"])
+        look = watch(pretrained_classifier(data), held_out, samples=look_samples)
+    _, history = train(labelled=not unlabelled, multipliers=tuple(multipliers), look=look, **settings)
     print(history)
 
 
@@ -122,7 +128,8 @@ def _evaluate(model: str, data: str | None, root: str | None, out: str | None, *
     if name not in COLLECTIONS:
         raise ValueError(f"data must be one of {', '.join(COLLECTIONS)}, which have held-out images, got {name!r}")
     (known, _), (held_out, _) = load(name, root=root), load(name, "test", root=root)
-    classifier = train_classifier(*known, steps=1000).to(next(judged.network.parameters()).device)
+    classifier = pretrained_classifier(name) if name in CLASSIFIERS else train_classifier(*known, steps=1000)
+    classifier.to(next(judged.network.parameters()).device)
     found = judge(judged, classifier, known, held_out, **how)
     text = json.dumps(found, indent=1)
     if out:

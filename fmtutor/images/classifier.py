@@ -39,12 +39,13 @@ def train_classifier(
     images: Float[Tensor, "n channels height width"],
     labels: Int[Tensor, " n"],
     *,
+    width: int = 32,
     steps: int = 500,
     batch: int = 128,
     lr: float = 5e-3,
     seed: int = 0,
 ) -> Classifier:
-    """A `Classifier` trained by cross-entropy, in evaluation mode and with frozen weights.
+    """A `Classifier` with `width` features, trained by cross-entropy, in evaluation mode and with frozen weights.
 
     It is an instrument, so it is always the same one: its randomness is its own `seed`, and the caller's is left
     as it was.
@@ -70,7 +71,7 @@ def train_classifier(
     labels, batch = labels.long(), _validate.whole("batch", batch)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
         torch.manual_seed(seed)
-        model = Classifier(images.shape[1], int(labels.max()) + 1).to(images)
+        model = Classifier(images.shape[1], int(labels.max()) + 1, width).to(images)
 
         def loss() -> Tensor:
             rows = torch.randint(len(images), (batch,)).to(labels.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,6 +88,38 @@ def judge(
     }  # fmt: skip
 
 
+def watch(
+    classifier: nn.Module, held_out: Images, *, samples: int = 1000, method: str = "midpoint", steps: int = 10
+) -> Callable[[ImageModel, int], dict[str, float]]:
+    """What `train` measures at each look: the Frechet distance of a few drawn images from held-out ones.
+
+    Every look draws from the same noise, in the classes of the held-out images; the distance of as many other
+    held-out images, `real`, is the mark to reach.
+
+    Args:
+        classifier: in whose `features` images are compared.
+        held_out: images that the model does not train on.
+        samples: images to draw, at most half as many as are held out.
+        method, steps: of the solver.
+    """
+    n = min(_validate.whole("samples", samples, least=2), len(held_out.images) // 2)
+    order = torch.randperm(len(held_out.images), generator=torch.Generator().manual_seed(0))
+    labels = held_out.labels[order[:n]]
+    reference, beside = (features_of(classifier, held_out.images[rows]) for rows in (order[:n], order[n : 2 * n]))
+    real = frechet_distance(beside, reference)
+
+    def look(model: ImageModel, step: int) -> dict[str, float]:
+        device = next(model.network.parameters()).device
+        generator = torch.Generator(device).manual_seed(0)
+        label = labels.to(device) if model.network.classes else None
+        drawn = model.sample(n, label, method=method, steps=steps, generator=generator)
+        found = frechet_distance(features_of(classifier, drawn.to(reference.device)), reference)
+        return {"frechet": round(found, 3), "real": round(real, 3)}
+
+    return look
+
+
+@torch.no_grad()
 def features_of(classifier: nn.Module, images: Tensor, batch: int = 500) -> Float[Tensor, "n features"]:
     """What the classifier sees in images, some at a time."""
     return torch.cat([classifier.features(part) for part in images.split(batch)])  # type: ignore[operator]

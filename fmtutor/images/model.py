@@ -5,6 +5,7 @@ Chapter 8 draws clothes from the one that comes with the package; `fmtutor.image
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,9 +147,13 @@ class ImageModel:
         log_prob = flow.log_prob((values + noise) / half - 1)
         return bits_per_dim(log_prob + dims * math.log(self.levels / half), dims, self.levels)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the model to one safetensors file, its description beside the weights."""
-        return save_weights(self.network, path, network=self.network.settings, shape=self.shape, levels=self.levels,
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write the model to one safetensors file, its description beside the weights.
+
+        `torch.float16` or `torch.bfloat16` halves the file and rounds the weights; `load` returns float32 always.
+        """
+        network = copy.deepcopy(self.network).to(dtype)
+        return save_weights(network, path, network=self.network.settings, shape=self.shape, levels=self.levels,
                             schedule=self.schedule, notes=self.notes)  # fmt: skip
 
     @classmethod

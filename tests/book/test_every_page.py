@@ -73,6 +73,6 @@ def test_a_missing_file_is_told_from_one_that_the_browser_gave_up(browser: Any, 
         visit.page.on("requestfailed", lambda request: failed.append(request.failure))
         visit.page.route("**/slow.png", lambda route: None)  # never answered
         visit.page.evaluate("() => { new Image().src = 'slow.png' }")
-        visit.open(Path(visit.page.evaluate("() => location.pathname")).parent / "page.html")
+        visit.open(tmp_path / "page.html")
         assert "net::ERR_ABORTED" in failed
         assert not any("slow.png" in error for error in visit.errors)
