@@ -18,8 +18,8 @@ from fmtutor.images.pretrained import CLASSIFIERS, WEIGHTS
 from fmtutor.images.run import load
 
 SETTINGS = {
-    "digits": {"width": 32, "steps": 500, "lr": 5e-3},
-    "fashion_mnist": {"width": 64, "steps": 2000, "lr": 3e-3},
+    "digits": {"width": 32, "halvings": 2, "steps": 500, "lr": 5e-3},
+    "fashion_mnist": {"width": 48, "halvings": 4, "steps": 4000, "lr": 2e-3},
 }
 
 
@@ -42,5 +42,5 @@ def one(name: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     names = sys.argv[1:] or CLASSIFIERS
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     print(record("images_classifiers", {name: one(name) for name in names}))

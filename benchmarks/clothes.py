@@ -1,8 +1,8 @@
 """The model of clothes that comes with the package: trained on one core, and judged along its way.
 
-`python benchmarks/clothes.py train FOLDER` trains it with `fmtutor.images.train` and keeps the averaged weights of every
-look; started again, it goes on. `python benchmarks/clothes.py judge FOLDER` measures all of them with the classifier of
-the package, writes `book/results/images_fashion_mnist_cpu.json`, and puts the last into `fmtutor/images/weights/`.
+`python benchmarks/clothes.py train FOLDER` trains it with `fmtutor.images.train` and keeps the averaged weights of
+every look; started again, it goes on. `python benchmarks/clothes.py judge FOLDER` measures them all with the classifier
+of the package, writes `book/results/images_fashion_mnist_cpu.json`, and ships the last in `fmtutor/images/weights/`.
 """
 
 from __future__ import annotations
