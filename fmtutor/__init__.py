@@ -23,7 +23,7 @@ from fmtutor.distributions import (
 )
 from fmtutor.fields import Bound
 from fmtutor.flows import ContinuousFlow
-from fmtutor.guidance import drop_labels, guide
+from fmtutor.guidance import autoguide, drop_labels, guide, inpaint
 from fmtutor.losses import conditional_flow_matching_loss, flow_matching_loss, prediction_loss
 from fmtutor.nets import VelocityMLP
 from fmtutor.normalizing import AffineCoupling, MaskedAutoregressive, NormalizingFlow, Planar, bits_per_dim, dequantize
@@ -64,6 +64,7 @@ __all__ = [
     "ancestral",
     "as_score",
     "as_velocity",
+    "autoguide",
     "bits_per_dim",
     "conditional_flow_matching_loss",
     "dequantize",
@@ -73,6 +74,7 @@ __all__ = [
     "flow_matching_loss",
     "guide",
     "independent",
+    "inpaint",
     "load_weights",
     "prediction_loss",
     "results",
