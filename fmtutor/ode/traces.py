@@ -69,11 +69,21 @@ def divergence(
 
     z = _probes(x, estimator, probes, generator)
     together = max(1, ROWS // max(1, len(x)))
-    terms = torch.cat([torch.func.vmap(along)(part) if len(part) > 1 else along(part[0])[None]
-                       for part in z.split(together)])  # fmt: skip
+    terms = torch.cat([_all(along, part) for part in z.split(together)])
     if _validate.readable(terms) and not terms.any():
         _must_have_gradient(checked, pull, x, u)
     return u, terms.sum(0) if estimator == "exact" else terms.mean(0)
+
+
+def _all(along: Callable[[Tensor], Tensor], z: Tensor) -> Float[Tensor, "probes batch"]:
+    """`along` each z, together where that can be: vmap cannot ask how the weights of a convolution lie in memory."""
+    if len(z) > 1:
+        try:
+            return torch.func.vmap(along)(z)
+        except RuntimeError as error:  # weights in channels_last, as `fmtutor.images.train` leaves them
+            if "memory_format" not in str(error):
+                raise
+    return torch.stack([along(each) for each in z])
 
 
 def _must_have_gradient(

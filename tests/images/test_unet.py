@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fmtutor.images import UNet, grid, strip
 from fmtutor.images.unet import Attention
+from fmtutor.ode import divergence
 
 
 def awake(**arguments) -> UNet:
@@ -114,6 +115,25 @@ def test_computation_follows_dtype_and_memory_format() -> None:
     net = awake().double()
     assert net(0.5, x).dtype == torch.float64
     torch.testing.assert_close(net.to(memory_format=torch.channels_last)(0.5, x), net(0.5, x))
+
+
+def test_the_divergence_does_not_ask_how_weights_lie_in_memory() -> None:
+    """Without a gradient, vmap refuses a convolution with weights in channels_last, as a training leaves them."""
+    x, net, signs = torch.randn(3, 1, 4, 4), awake(), {"estimator": "rademacher"}
+
+    @torch.no_grad()
+    def looks() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        return [divergence(net, 0.5, x)[1], divergence(net, 0.5, x, **signs, probes=3)[1]]
+
+    before = looks()
+    net.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(looks(), before, rtol=1e-4, atol=1e-3)
+    jacobian = torch.autograd.functional.jacobian(lambda at: net(0.5, at).flatten(1).sum(0), x)  # (16, 3, 1, 4, 4)
+    torch.testing.assert_close(before[0], torch.einsum("ibi->b", jacobian.flatten(2)), rtol=1e-4, atol=1e-3)
+    pull = torch.func.vjp(lambda at: net(0.5, at), x)[1]
+    with torch.no_grad(), pytest.raises(RuntimeError, match="memory_format"):  # how it was done before
+        torch.func.vmap(lambda z: pull(z)[0])(torch.randn(3, *x.shape))
 
 
 def test_a_grid_shows_each_image_in_its_place_dark_for_ink() -> None:
