@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from fmtutor.images.classifier import train_classifier
 from fmtutor.images.judge import judge, watch
+from fmtutor.images.logbook import save_grid
 from fmtutor.images.model import SCHEDULES, ImageModel
 from fmtutor.images.pretrained import CLASSIFIERS, pretrained_classifier
-from fmtutor.images.run import COLLECTIONS, TIMES, load, save_grid, train
+from fmtutor.images.run import COLLECTIONS, TIMES, load, train
 
 NUMBERS: tuple[tuple[str, Callable[[str], float], float, str], ...] = (
     ("steps", int, 2000, "updates"),
@@ -102,7 +104,7 @@ def _train(unlabelled: bool, multipliers: Sequence[int], look_samples: int, **se
     if look_samples and data in CLASSIFIERS:
         held_out, _ = load(data, "test", root=settings["root"])
         look = watch(pretrained_classifier(data), held_out, samples=look_samples)
-    _, history = train(labelled=not unlabelled, multipliers=tuple(multipliers), look=look, **settings)
+    _, history = train(labelled=not unlabelled, multipliers=tuple(multipliers), look=look, tell=tqdm.write, **settings)
     print(history)
 
 

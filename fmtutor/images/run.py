@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import time
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from io import BytesIO
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fmtutor.fields import Bound
 from fmtutor.guidance import drop_labels
 from fmtutor.images import data as collections
 from fmtutor.images.data import Images
+from fmtutor.images.logbook import Logbook
 from fmtutor.images.model import SCHEDULES, ImageModel
 from fmtutor.images.unet import UNet
 from fmtutor.losses import conditional_flow_matching_loss
@@ -31,7 +32,8 @@ from fmtutor.training.checkpoints import write
 
 COLLECTIONS = ("digits", "fashion_mnist", "mnist", "cifar10")
 TIMES = ("uniform", "logit_normal", "late")
-CLOCKS = {"seconds": time.perf_counter, "cpu_seconds": time.process_time}  # of the log; a busy machine parts them
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+NO_MEMORY = ("out of memory", "can't allocate memory")  # what Apple's devices say, and what a CPU does
 LAST = 1 - 1e-5  # the velocity of a VP path is infinite at 1
 
 
@@ -128,13 +130,14 @@ def train(
     look_every: int = 500,
     checkpoint_every: int = 500,
     look: Callable[[ImageModel, int], Mapping[str, float]] | None = None,
+    tell: Callable[[str], object] | None = None,
     progress: bool = True,
 ) -> tuple[ImageModel, History]:
     """Train a model of images in a folder of its own, or go on with the training that the folder holds.
 
-    The folder gets `settings.json`, checkpoints, a grid of samples and a line of `log.jsonl` at each look, and at the
-    end `model.safetensors`. The same call goes on exactly where a killed one was, in one process or in several
-    (`accelerate launch -m fmtutor.images train ...`).
+    The folder gets `settings.json`, checkpoints, a grid of samples and a line of `log.jsonl` at each look, both in
+    `board/` too where TensorBoard is installed, and at the end `model.safetensors`. The same call goes on exactly where
+    a killed one was, in one process or in several (`accelerate launch -m fmtutor.images train ...`).
 
     Args:
         folder: where the run lives.
@@ -154,6 +157,7 @@ def train(
         root: where collections lie, or are downloaded to.
         look_every: steps between two looks: samples, and what `look(model, step)` returns.
         checkpoint_every: steps between two checkpoints.
+        tell: is handed each line of the log as a text, `print` for example.
         progress: show a bar, in images per second.
 
     Returns:
@@ -162,6 +166,7 @@ def train(
     Raises:
         ValueError: an argument is out of range, or the folder holds a run with other settings (they are named).
         RuntimeError: the device ran out of memory; what to change is named, and checkpoints stay.
+        OSError: a file could not be written; the newest checkpoint stays.
         KeyboardInterrupt: Ctrl-C; a checkpoint and the model as it is then are in the folder.
         ImportError: precision or processes are asked for, and accelerate is not installed.
     """
@@ -170,35 +175,32 @@ def train(
         "data": data, "batch": batch, "width": width, "multipliers": list(multipliers), "attention": attention,
         "schedule": _validate.choice("schedule", schedule, SCHEDULES), "labelled": labelled, "drop": drop,
         "times": times, "flip": flip, "dequantize": dequantize, "seed": seed, "size": size,
+        "images": list(images.images.shape),
     }  # fmt: skip
     engine = accelerator(precision)
-    first = engine is None or engine.is_main_process
-    same_run(folder, settings, writes=first)
     device = engine.device if engine else "cuda" if torch.cuda.is_available() else "cpu"
+    writes = engine is None or engine.is_main_process
+    if engine and batch % engine.num_processes:
+        raise ValueError(f"batch must be a multiple of the {engine.num_processes} processes, got {batch}")
     torch.manual_seed(seed)
     model = _model(images, levels, settings, device)
     share = slice(engine.process_index, None, engine.num_processes) if engine else slice(None)
     batches = Batches(images, levels, batch, device=device, times=times, drop=drop, flip=flip, dequantize=dequantize,
                       seed=seed, share=share)  # fmt: skip
-    asked: Any = torch.compile(model.network) if compiled else model.network
-    asked = engine.prepare(asked) if engine else asked
-    path = AffinePath(SCHEDULES[schedule]())
-
-    def loss() -> Tensor:
-        x0, x1, t, labels = batches()
-        x1 = x1.to(memory_format=torch.channels_last)
-        return conditional_flow_matching_loss(Bound(asked, label=labels) if labelled else asked, path, x0, x1, t)
-
-    logbook = Logbook(folder, model, look) if first else None
-    with _ending(model if first else None, folder, batch):
+    same_run(folder, settings, writes)
+    network: Any = torch.compile(model.network) if compiled else model.network
+    network = engine.prepare(network) if engine else network
+    losses: list[float] = []
+    logbook = Logbook(folder, model, losses, look, tell)
+    with _ending(model, folder, batch, writes), closing(logbook):
         history = fit(
-            asked, loss, steps=steps, lr=lr, warmup=warmup, ema=ema, clip=clip, generators=[batches.generator],
-            callback=logbook, checkpoint=folder, checkpoint_every=checkpoint_every, log_every=look_every,
-            progress=batch if progress else 0, accelerator=engine,
+            network, _loss(network, batches, schedule, labelled), steps=steps, lr=lr, warmup=warmup, ema=ema, clip=clip,
+            generators=[batches.generator], callback=logbook if writes else None, losses=losses, log_every=look_every,
+            checkpoint=folder, checkpoint_every=checkpoint_every, progress=batch if progress else 0, accelerator=engine,
         )  # fmt: skip
-    if first:
-        model.notes |= {"steps": len(history.losses), "seconds": round(history.seconds, 1)}
-        model.save(folder / "model.safetensors")
+        model.notes |= {"steps": history.steps, "seconds": round(history.seconds, 1)}
+        if engine:  # which made the network calculate in half precision
+            engine.unwrap_model(network, keep_fp32_wrapper=False)
     return model, history
 
 
@@ -211,17 +213,41 @@ def _model(images: Images, levels: int, settings: Mapping[str, Any], device: tor
     return ImageModel(network, (channels, height, width), levels, settings["schedule"], {"settings": settings})
 
 
+def _loss(network: Any, batches: Batches, schedule: str, labelled: bool) -> Callable[[], Tensor]:
+    """What `fit` makes small: the loss of this process's share of the next batch."""
+    path = AffinePath(SCHEDULES[schedule]())
+
+    def loss() -> Tensor:
+        x0, x1, t, labels = batches()
+        x1 = x1.to(memory_format=torch.channels_last)
+        return conditional_flow_matching_loss(Bound(network, label=labels) if labelled else network, path, x0, x1, t)
+
+    return loss
+
+
 @contextmanager
-def _ending(model: ImageModel | None, folder: Path, batch: int) -> Iterator[None]:
-    """What is left where a training does not come to its end: a model after Ctrl-C, advice where memory ran out."""
+def _ending(model: ImageModel, folder: Path, batch: int, writes: bool) -> Iterator[None]:
+    """The model is left in its folder, after Ctrl-C too; where memory or disk ran out, what to do is said."""
+
+    def save() -> None:
+        if writes:
+            model.save(folder / "model.safetensors")
+
     try:
         yield
+        save()
     except KeyboardInterrupt:
-        if model is not None:
-            model.save(folder / "model.safetensors")
+        save()
         raise
-    except torch.OutOfMemoryError as error:
-        what = f"the device ran out of memory. Try batch={max(batch // 2, 1)} in another folder, or precision='bf16'"
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        then = "Make room there, or see that it may be written to: the same call then goes on from the last checkpoint"
+        raise OSError(error.errno, f"{error.strerror}. {then}", error.filename or str(folder)) from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        what = f"the device ran out of memory. Try batch={max(batch // 2, 1)} or precision='bf16', in another folder"
         raise RuntimeError(f"{what}; checkpoints in {folder} are as they were. {error}") from error
 
 
@@ -231,73 +257,38 @@ def accelerator(precision: str) -> Any:
     try:
         from accelerate import Accelerator
     except ImportError:
-        if precision == "no":
+        if precision == "no" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return None
-        raise ImportError(f"precision={precision!r} needs the package accelerate: pip install accelerate") from None
+        what = f"precision={precision!r}" if precision != "no" else "a run in several processes"
+        raise ImportError(f"{what} needs the package accelerate: pip install accelerate") from None
     return Accelerator(mixed_precision=precision)
 
 
 def same_run(folder: Path, settings: Mapping[str, Any], writes: bool = True) -> None:
-    """Write the settings of a new run; raise where the folder holds one with others."""
-    file, text = folder / "settings.json", json.dumps(settings, indent=1)
-    if not file.exists():
+    """Write the settings of a new run; raise where the folder holds one with others.
+
+    A folder without a checkpoint and without a model holds nothing that other settings could spoil.
+    """
+    if folder.is_file():
+        raise ValueError(f"folder must be a folder, got the file {folder}")
+    file = folder / "settings.json"
+    begun = any(folder.glob("step-*.json")) or (folder / "model.safetensors").exists()
+    if not begun or not file.exists():
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
-            write(file, text.encode())
+            write(file, json.dumps(settings, indent=1).encode())
         return
-    there = json.loads(file.read_text())
-    changed = [f"{name} is {there.get(name)} there and {settings.get(name)} now"
-               for name in {**there, **settings} if there.get(name) != settings.get(name)]  # fmt: skip
+    try:
+        there = dict(json.loads(file.read_text(errors="replace")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged: {error}. Nothing was changed. If this call has the settings of that run, delete the "
+            "file to go on with them; otherwise use another folder"
+        ) from error
+    changed = [f"{name} is {there[name]} there and {settings.get(name)} now"
+               for name in there if there[name] != settings.get(name)]  # fmt: skip
     if changed:
         raise ValueError(
             f"{folder} holds a run with other settings: {'; '.join(changed)}. Use the same settings to go on with it, "
             "or another folder to start anew"
         )
-
-
-class Logbook:
-    """What `fit` calls at each look: a grid of samples from one noise, and a line of numbers."""
-
-    def __init__(
-        self, folder: Path, model: ImageModel, look: Callable[[ImageModel, int], Mapping[str, float]] | None
-    ) -> None:
-        self.folder, self.model, self.more = folder, model, look
-        self.file = folder / "log.jsonl"
-        self.earlier = [max((line[clock] for line in self.lines()), default=0.0) for clock in CLOCKS]
-        self.began = [now() for now in CLOCKS.values()]
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The lines so far."""
-        return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
-
-    def __call__(self, step: int) -> dict[str, float]:
-        classes = self.model.network.classes
-        label = torch.arange(64) % classes if classes else None
-        generator = Generator(next(self.model.network.parameters()).device).manual_seed(0)
-        save_grid(self.model.sample(64, label, generator=generator), self.folder / f"samples-{step:08d}.png")
-        numbers = dict(self.more(self.model, step)) if self.more else {}
-        spent = {
-            clock: round(before + now() - began, 1)
-            for (clock, now), before, began in zip(CLOCKS.items(), self.earlier, self.began, strict=True)
-        }
-        line = {"step": step, **spent, **numbers}
-        kept = [other for other in self.lines() if other["step"] < step]  # a run that goes on takes some steps twice
-        write(self.file, "".join(json.dumps(each) + "\n" for each in [*kept, line]).encode())
-        return numbers
-
-
-def save_grid(images: Tensor, path: Path, columns: int = 8, zoom: int = 2) -> None:
-    """Images side by side in one PNG file; ink is dark where they are grey."""
-    from PIL import Image
-
-    file = BytesIO()
-    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-    n, channels, height, width = pixels.shape
-    rows = -(-n // columns)
-    sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
-    sheet[:n] = pixels if channels == 3 else 255 - pixels
-    sheet = sheet.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
-    picture = Image.fromarray(sheet.reshape(rows * height, columns * width, channels).squeeze(-1).numpy())
-    big = picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST)
-    big.save(file, format="PNG")
-    write(path, file.getvalue())

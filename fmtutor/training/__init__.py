@@ -62,6 +62,7 @@ def fit(
     threads: int | None = None,
     generators: Sequence[Source] = (),
     callback: Callable[[int], Mapping[str, float] | None] | None = None,
+    losses: list[float] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     log_every: int = 100,
@@ -94,6 +95,8 @@ def fit(
         callback: Called with the number of finished steps every `log_every` steps and after the last one. The model is
             then as `fit` would leave it: averaged, in evaluation mode. A dict of numbers that it returns goes into
             `History.logged`; if it raises StopIteration (as `next` does at the end of a loader), training ends there.
+        losses: A list to keep the loss of every step in, those before a resume too. When `callback` is called, it holds
+            all of them so far.
         checkpoint: Folder for checkpoints. Where it holds one already, training goes on from there, and on a CPU it
             arrives at the same bits as if it had never stopped, as long as every draw comes from a generator named
             above. The place of a DataLoader in its data is not kept, nor what a callback keeps for itself.
@@ -157,10 +160,12 @@ def fit(
     _validate.whole("checkpoint_every", checkpoint_every), _validate.whole("log_every", log_every)
     if callback is not None:
         _validate.function("callback", callback)
+    if losses is not None:
+        _validate.kind("losses", losses, list)
     parameters = checks.trainable(model, loss)
     rates = [learning_rate(step, steps, lr, warmup, schedule) for step in range(steps)]
     optim = _validate.function("optimizer", optimizer)(parameters, lr=lr)
-    run = Run(model, optim, settings, rates, generators, checkpoint, accelerator)
+    run = Run(model, optim, settings, rates, generators, checkpoint, accelerator, losses)
     run.model.train()
     stepping = optim if accelerator is None else accelerator.prepare(optim)
     bar = _bar(progress, run.step, steps, run.writes)

@@ -124,7 +124,8 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             _sync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no file
         temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":  # the new name is on disk only when the folder is

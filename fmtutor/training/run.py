@@ -38,6 +38,7 @@ class Run:
         generators: Sequence[randomness.Source] = (),
         folder: str | Path | None = None,
         accelerator: Any = None,
+        losses: list[float] | None = None,
     ) -> None:
         self.accelerator = accelerator
         model = model if accelerator is None else accelerator.unwrap_model(model)
@@ -50,7 +51,8 @@ class Run:
             if settings["ema"]
             else []
         )
-        self.losses: list[float] = []
+        self.losses = [] if losses is None else losses
+        self.losses.clear()
         self.pending: list[Tensor] = []  # losses still on the device
         self.rates = list(rates)
         self.logged: dict[str, list[tuple[int, float]]] = {}
@@ -206,7 +208,7 @@ class Run:
                     for name, v in state.items()
                 }
             )
-        self.losses, self.resumed = tensors["losses"].tolist(), info["step"]
+        self.losses[:], self.resumed = tensors["losses"].tolist(), info["step"]
         # Past the end of a training that is to go on, the rate stays where it was.
         self.rates = tensors["learning_rates"].tolist() + [self.settings["lr"]] * (len(self.rates) - planned)
         for name, pairs in section(tensors, "logged").items():

@@ -13,7 +13,8 @@ from PIL import Image
 
 from fmtutor.images import ImageModel, Images, UNet, digits, judge, kernel_distance, train, train_classifier
 from fmtutor.images.__main__ import main
-from fmtutor.images.run import Batches, load, save_grid
+from fmtutor.images.logbook import save_grid
+from fmtutor.images.run import Batches, load
 
 SMALL: dict[str, Any] = {"batch": 8, "width": 8, "multipliers": (1,), "look_every": 4, "checkpoint_every": 4}
 SMALL |= {"progress": False}
@@ -90,7 +91,7 @@ def test_out_of_memory_says_what_to_change(tmp_path: Path) -> None:
     def full(model: ImageModel, step: int) -> dict[str, float]:
         raise torch.OutOfMemoryError("8 GB were asked for")
 
-    with pytest.raises(RuntimeError, match=r"ran out of memory. Try batch=4 in another folder.*8 GB were asked for"):
+    with pytest.raises(RuntimeError, match=r"ran out of memory. Try batch=4 or precision='bf16', in another"):
         run(tmp_path, look=full)
 
 

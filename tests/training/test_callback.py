@@ -190,3 +190,19 @@ def test_early_stopping_is_worth_it() -> None:
     net.load_state_dict(best["weights"])
     assert error(slice(20, 40)).item() == pytest.approx(best["error"], rel=1e-6)
     assert best["error"] < 0.7 * last
+
+
+def test_it_may_look_at_the_losses_so_far(tmp_path: Path) -> None:
+    losses, seen = [9.9], []
+
+    def callback(step: int) -> None:
+        seen.append((step, len(losses), losses[-1]))
+
+    with pytest.raises(InterruptedError):
+        run(tmp_path, kill_at(36), callback=callback, losses=losses)
+    _, history = run(tmp_path, callback=callback, losses=losses)  # and once more those from before the resume
+    assert history.resumed == 30
+    assert losses == history.losses.tolist()
+    assert seen == [(k, k, losses[k - 1]) for k in (7, 14, 21, 28, 35, 35, 42, 49, 56, 60)]
+    with pytest.raises(TypeError, match="losses must be a list, got tuple"):
+        run(None, losses=())
