@@ -5,37 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from fmtutor.images.provenance import commit, machine
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
-
-
-def processor() -> str:
-    """The name of the processor, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def rows_in_one_line(text: str) -> str:
@@ -45,13 +22,10 @@ def rows_in_one_line(text: str) -> str:
 
 def record(name: str, measured: Any) -> Path:
     """Write `measured` to `book/results/NAME.json`; a tree with changes in it is said to be one."""
-    git = ["git", "-C", str(RESULTS.parent)]
-    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "../fmtutor"], capture_output=True, text=True).stdout
     result = {
         "command": " ".join(["python", os.path.relpath(sys.argv[0], RESULTS.parents[1]), *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
-        "commit": commit + (" with changes" if changed else ""),
+        "commit": commit(),
         "machine": machine(),
         "measured": measured,
     }

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from fmtutor.images.classifier import Classifier, class_histogram, confidence, train_classifier
     from fmtutor.images.data import Images, cifar10, digits, fashion_mnist, folder, mnist, quantize
     from fmtutor.images.evaluate import (
+        Inception,
         classifier_two_sample,
         feature_distance,
         frechet_distance,
+        inception_distance,
         kernel_distance,
         nearest_distance,
     )
@@ -30,9 +32,11 @@ _HOME = {
     "classifier": ("Classifier", "class_histogram", "confidence", "train_classifier"),
     "data": ("Images", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "quantize"),
     "evaluate": (
+        "Inception",
         "classifier_two_sample",
         "feature_distance",
         "frechet_distance",
+        "inception_distance",
         "kernel_distance",
         "nearest_distance",
     ),
@@ -49,6 +53,7 @@ __all__ = [
     "Classifier",
     "ImageModel",
     "Images",
+    "Inception",
     "UNet",
     "cifar10",
     "class_histogram",
@@ -60,6 +65,7 @@ __all__ = [
     "folder",
     "frechet_distance",
     "grid",
+    "inception_distance",
     "judge",
     "kernel_distance",
     "mnist",

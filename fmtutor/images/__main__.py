@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fmtutor.images.classifier import train_classifier
+from fmtutor.images.evaluate import Inception
 from fmtutor.images.judge import judge, watch
 from fmtutor.images.logbook import save_grid
 from fmtutor.images.model import SCHEDULES, ImageModel
@@ -68,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     judged.add_argument("--samples", type=int, default=2000, help="images to draw")
     judged.add_argument("--likelihood", type=int, default=200, help="images whose bits are computed; 0 for none")
     judged.add_argument("--likelihood-steps", type=int, default=50, help="midpoint steps of that")
+    judged.add_argument("--inception", action="store_true", help="the FID too; pip install 'fmtutor[fid]' first")
     judged.add_argument("--out", help="a JSON file; printed unless given")
     return top
 
@@ -88,8 +92,10 @@ def _for_training(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; what is wrong with it is said in a line."""
-    given = vars(parser().parse_args(arguments))
-    known: dict[str, Callable[..., None]] = {"train": _train, "sample": _sample, "evaluate": _evaluate}
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = vars(parser().parse_args(words))
+    told = shlex.join(["python", "-m", "fmtutor.images", *words])
+    known: dict[str, Callable[..., None]] = {"train": _train, "sample": _sample, "evaluate": partial(_evaluate, told)}
     command = known[given.pop("command")]
     try:
         command(**given)
@@ -110,6 +116,11 @@ def _train(unlabelled: bool, multipliers: Sequence[int], look_samples: int, **se
 
 def _model(path: str) -> ImageModel:
     file = Path(path).expanduser()
+    if file.is_dir() and not (file / "model.safetensors").exists():
+        raise FileNotFoundError(
+            f"{file} holds no model.safetensors yet: its training is not at its end. Go on with it (Ctrl-C leaves a "
+            "model too), or name another folder"
+        )
     model = ImageModel.load(file / "model.safetensors" if file.is_dir() else file)
     model.network.to("cuda" if torch.cuda.is_available() else "cpu")
     return model
@@ -124,18 +135,21 @@ def _sample(model: str, n: int, label: int | None, out: str, scale: float, seed:
     print(out)
 
 
-def _evaluate(model: str, data: str | None, root: str | None, out: str | None, **how: Any) -> None:
-    judged = _model(model)
+def _evaluate(
+    command: str, model: str, data: str | None, root: str | None, out: str | None, inception: bool, **how: Any
+) -> None:
+    judged, network = _model(model), Inception() if inception else None
     name = data or judged.notes.get("settings", {}).get("data")
     if name not in COLLECTIONS:
         raise ValueError(f"data must be one of {', '.join(COLLECTIONS)}, which have held-out images, got {name!r}")
     (known, _), (held_out, _) = load(name, root=root), load(name, "test", root=root)
     classifier = pretrained_classifier(name) if name in CLASSIFIERS else train_classifier(*known, steps=1000)
     classifier.to(next(judged.network.parameters()).device)
-    found = judge(judged, classifier, known, held_out, **how)
+    found = judge(judged, classifier, known, held_out, inception=network, **how)
+    found["protocol"] |= {"data": name, "command": command}
     text = json.dumps(found, indent=1)
     if out:
-        Path(out).write_text(text + "\n")
+        Path(out).expanduser().write_text(text + "\n")
     print(out or text)
 
 

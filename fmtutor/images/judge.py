@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import datetime
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from fmtutor import _validate
 from fmtutor.images.data import Images
-from fmtutor.images.evaluate import frechet_distance, kernel_distance, nearest_distance
+from fmtutor.images.evaluate import frechet_distance, inception_distance, kernel_distance, nearest_distance
 from fmtutor.images.model import ImageModel
-from fmtutor.ode import solve
+from fmtutor.images.provenance import commit, machine
 
 
 @torch.no_grad()
@@ -35,6 +35,7 @@ def judge(
     steps: int = 20,
     likelihood: int = 200,
     likelihood_steps: int = 50,
+    inception: nn.Module | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The numbers of a model beside those of real images, and how they were measured.
@@ -49,6 +50,7 @@ def judge(
         method, steps: of the solver that draws.
         likelihood: held-out images whose bits per dimension are computed, with one Rademacher probe; 0 for none.
         likelihood_steps: midpoint steps of that.
+        inception: the network of the FID, `Inception()`; None leaves that distance out.
         seed: of all draws.
 
     Returns:
@@ -60,32 +62,64 @@ def judge(
     _validate.whole("samples", samples, least=2)
     if len(test.images) < 2 * samples:
         raise ValueError(f"samples must be at most half of {len(test.images)} held-out images, got {samples}")
-    device = next(model.network.parameters()).device
-    generator, began = torch.Generator(device).manual_seed(seed), time.perf_counter()
-    order = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed))
-    reference, beside = (test.images[rows].to(device) for rows in (order[:samples], order[samples : 2 * samples]))
-    label = test.labels[order[:samples]].to(device) if model.network.classes else None
-    drawn = model.sample(samples, label, scale, method=method, steps=steps, generator=generator)
-    drawing = time.perf_counter() - began
-    numbers = _distances(classifier, drawn, reference, train.images.to(device))
-    real = _distances(classifier, beside, reference, train.images.to(device))
+    weight, began = next(model.network.parameters()), time.perf_counter()
+    generator = torch.Generator(weight.device).manual_seed(seed)
+    order = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed)).split(samples)
+    known, reference, beside = (x.to(weight.device) for x in (train.images, *(test.images[k] for k in order[:2])))
+    label = test.labels[order[0]].to(weight.device) if model.network.classes else None
+    solver = {"method": method, "steps": steps}
+    drawn, effort = _drawn(model, samples, label, scale, generator=generator, **solver)
+    numbers, real = (_distances(classifier, inception, x, reference, known) for x in (drawn, beside))
     if likelihood:
-        held_out = test.images[order[:likelihood]].to(device)
-        bits = model.bits_per_dim(held_out, steps=likelihood_steps, generator=generator)
-        numbers |= {"bits_per_dim": bits.mean().item(), "bits_error": (bits.std() / len(bits) ** 0.5).item()}
-    noise = torch.randn(1, *model.shape, device=device)
-    calls = solve(model.network, noise, t1=1 - 1e-5, method=method, steps=steps).nfe
-    return {
-        "numbers": {**numbers, "calls_per_sample": calls * (2 if scale != 1 else 1), "seconds_to_draw": drawing},
-        "real": real,
-        "protocol": {
-            "samples": samples, "reference": f"{samples} held-out images, drawn with seed {seed}",
-            "features": f"{type(classifier).__name__}, {features_of(classifier, reference[:1]).shape[1]} numbers",
-            "method": method, "steps": steps, "scale": scale, "seed": seed, "likelihood_images": likelihood,
-            "likelihood_steps": likelihood_steps, "probes": 1, "dtype": str(drawn.dtype), "device": _device(device),
-            "torch": torch.__version__, "date": datetime.date.today().isoformat(), "model": model.notes,
-        },
+        numbers |= _bits(model, test.images[torch.cat(order)[:likelihood]], likelihood_steps, generator)
+    protocol = {
+        "samples": samples, "reference": f"{samples} of {len(test.images)} held-out images, drawn with the seed",
+        "features": f"{type(classifier).__name__}, {features_of(classifier, reference[:1]).shape[1]} numbers",
+        **solver, "evaluations": effort["calls_per_sample"], "scale": scale, "seed": seed, "probes": 1,
+        "likelihood_images": likelihood, "likelihood_steps": likelihood_steps, "model": model.notes,
+        "precision": str(weight.dtype).removeprefix("torch."), "machine": machine(), "commit": commit(),
+        "date": datetime.date.today().isoformat(), "seconds": round(time.perf_counter() - began, 2),
     }  # fmt: skip
+    return {"numbers": numbers | effort, "real": real, "protocol": protocol}
+
+
+def _drawn(model: ImageModel, n: int, *asked: Any, **how: Any) -> tuple[Tensor, dict[str, float]]:
+    """Images of the model, and what they took."""
+    began = time.perf_counter()
+    with calls(model.network) as rows:
+        images = model.sample(n, *asked, **how)
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    return images, {"calls_per_sample": rows[0] / n, "seconds_to_draw": time.perf_counter() - began}
+
+
+def _bits(model: ImageModel, images: Tensor, steps: int, generator: torch.Generator) -> dict[str, float]:
+    """Bits per dimension, and the standard error of their mean over the images."""
+    bits = model.bits_per_dim(images.to(generator.device), steps=steps, generator=generator)
+    return {"bits_per_dim": bits.mean().item(), "bits_error": (bits.std() / len(bits) ** 0.5).item()}
+
+
+@contextmanager
+def calls(network: nn.Module) -> Iterator[list[int]]:
+    """Counts how many images a network is asked about, twice under guidance; the number is in the list.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with calls(layer) as asked:
+        ...     _ = layer(torch.zeros(5, 2)), layer(torch.zeros(3, 2))
+        >>> asked
+        [8]
+    """
+    asked = [0]
+
+    def count(_: nn.Module, given: tuple[Any, ...]) -> None:
+        asked[0] += len(given[-1])
+
+    handle = network.register_forward_pre_hook(count)
+    try:
+        yield asked
+    finally:
+        handle.remove()
 
 
 def watch(
@@ -125,17 +159,15 @@ def features_of(classifier: nn.Module, images: Tensor, batch: int = 500) -> Floa
     return torch.cat([classifier.features(part) for part in images.split(batch)])  # type: ignore[operator]
 
 
-def _distances(classifier: nn.Module, images: Tensor, reference: Tensor, train: Tensor) -> dict[str, float]:
+def _distances(
+    classifier: nn.Module, inception: nn.Module | None, images: Tensor, reference: Tensor, train: Tensor
+) -> dict[str, float]:
     a, b = features_of(classifier, images), features_of(classifier, reference)
     near = torch.cat([nearest_distance(part, train) for part in images[:500].split(100)])
+    fid = {} if inception is None else {"inception": inception_distance(images, reference, inception)}
     return {
         "frechet": frechet_distance(a, b),
         "kernel": kernel_distance(a, b),
         "nearest_training_image": near.median().item(),
+        **fid,
     }
-
-
-def _device(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -22,6 +22,7 @@ from fmtutor.guidance import guide
 from fmtutor.images.data import quantize
 from fmtutor.images.unet import UNet
 from fmtutor.normalizing import bits_per_dim
+from fmtutor.ode import ADAPTIVE, FIXED
 from fmtutor.paths import AffinePath
 from fmtutor.schedules import Cosine, Linear, Schedule, VariancePreserving
 from fmtutor.training import save_weights
@@ -138,7 +139,7 @@ class ImageModel:
         """
         if images.shape[1:] != self.shape:
             raise ValueError(f"images must have shape (n, {str(self.shape)[1:-1]}), got {tuple(images.shape)}")
-        if method in ("euler", "midpoint", "heun2", "rk4") and _validate.whole("steps", steps) < LEAST_STEPS:
+        if _validate.choice("method", method, FIXED + ADAPTIVE) in FIXED and steps < LEAST_STEPS:
             raise ValueError(f"steps must be at least {LEAST_STEPS} for a likelihood to mean anything, got {steps}")
         half, dims = (self.levels - 1) / 2, math.prod(self.shape)
         values = ((images + 1) * half).round()

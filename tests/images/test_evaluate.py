@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from pickle import UnpicklingError
+from types import SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,12 +16,14 @@ from scipy.linalg import sqrtm
 
 from fmtutor.images import (
     Classifier,
+    Inception,
     class_histogram,
     classifier_two_sample,
     confidence,
     digits,
     feature_distance,
     frechet_distance,
+    inception_distance,
     nearest_distance,
     quantize,
     train_classifier,
@@ -235,6 +241,67 @@ def test_nearest_distance_finds_copies_and_agrees_with_brute_force() -> None:
         assert nearest_distance(half, other).equal(nearest_distance(half.float(), other.float()))
 
 
+class Few(torch.nn.Module):
+    """Stands for Inception: three numbers of an image's bytes."""
+
+    num_features = 3
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        assert pixels.dtype == torch.uint8
+        assert pixels.shape[1] == 3
+        x = pixels.double() / 255
+        return torch.stack([x[:, 0].mean((1, 2)), x[:, 1, 0, 0] * 5, x[:, 2].square().mean((1, 2))], 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_inception_distance_is_the_frechet_distance_of_its_features(channels: int) -> None:
+    pytest.importorskip("torchmetrics")
+    a = quantize(torch.rand(70, channels, 4, 4, generator=seeded()) * 2 - 1, 256)
+    b = quantize(torch.rand(30, channels, 4, 4, generator=seeded(1)) * 1.7 - 1, 256)
+    found = inception_distance(a, b, Few())
+    seen = [Few()(((x + 1) * 127.5).round().byte().expand(-1, 3, -1, -1)) for x in (a, b)]
+    assert found == pytest.approx(frechet_distance(*seen), rel=1e-6)
+    assert found == pytest.approx(by_scipy(*seen), rel=1e-6)
+    for wrong in (lambda x: ((x + 1) * 127.5).byte(), lambda x: (x * 255).byte()):  # cut, or as if from 0 to 1
+        others = [Few()(wrong(x).expand(-1, 3, -1, -1)) for x in (a, b)]
+        assert found != pytest.approx(frechet_distance(*others), rel=1e-6)
+    assert inception_distance(a * 3, b * 3, Few()) == inception_distance(
+        a.mul(3).clamp(-1, 1), b.mul(3).clamp(-1, 1), Few()
+    )
+
+
+def loaded(error: Exception | None) -> SimpleNamespace:
+    """Stands for the file of torch-fidelity that has the network; its weights arrive, or an error does."""
+
+    def network(name: str, features: list[str]) -> Callable[[torch.Tensor], tuple[torch.Tensor]]:
+        assert (name, features) == ("inception-v3-compat", ["2048"])
+        if error is not None:
+            raise error
+        return lambda images: (images.double().mean((2, 3)),)
+
+    return SimpleNamespace(URL_INCEPTION_V3="https://example.org/weights.pth", FeatureExtractorInceptionV3=network)
+
+
+def test_inception_is_used_where_it_can_be_had_and_missed_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchmetrics")
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, name, loaded(None))
+    assert Inception()(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8)).tolist() == [[7.0] * 3] * 2
+    for error in (URLError("no name"), UnpicklingError("cut"), EOFError("cut"), RuntimeError("zip archive")):
+        monkeypatch.setitem(sys.modules, name, loaded(error))
+        with pytest.raises(
+            OSError, match=r"Put https://example\.org/weights\.pth into .*checkpoints by hand, or leave"
+        ):
+            inception_distance(X, X)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"needs torch-fidelity and torchmetrics, pip install 'fmtutor\[fid\]'"):
+        Inception()
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    with pytest.raises(ImportError, match=r"needs torch-fidelity and torchmetrics, pip install 'fmtutor\[fid\]'"):
+        inception_distance(X, X, Few())
+
+
 X = torch.zeros(20, 1, 4, 4)
 
 
@@ -251,6 +318,8 @@ X = torch.zeros(20, 1, 4, 4)
         (lambda: classifier_two_sample(X, X, folds=1), "folds must be a whole number of at least 2"),
         (lambda: feature_distance(torch.nn.Flatten(), X[:5], X), "at least 10 images"),
         (lambda: feature_distance(torch.nn.Flatten(), X, X[:3]), "at least 4 events"),
+        (lambda: inception_distance(X.expand(-1, 2, -1, -1), X.expand(-1, 2, -1, -1), Few()), "1 or 3 channels"),
+        (lambda: inception_distance(X, X[..., :2], Few()), "events of one shape"),
         (lambda: nearest_distance(X, X[:, :, :2]), "images and train must hold events of one shape"),
         (lambda: nearest_distance(X, X[:0]), "at least 1 events"),
         (lambda: confidence(torch.nn.Flatten(), X[0]), r"shape \(n, channels, height, width\)"),

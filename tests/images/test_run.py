@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,24 @@ import pytest
 import torch
 from PIL import Image
 
-from fmtutor.images import ImageModel, Images, UNet, digits, judge, kernel_distance, train, train_classifier
+from fmtutor.images import (
+    ImageModel,
+    Images,
+    UNet,
+    digits,
+    inception_distance,
+    judge,
+    kernel_distance,
+    pretrained_classifier,
+    quantize,
+    train,
+    train_classifier,
+)
 from fmtutor.images.__main__ import main
 from fmtutor.images.logbook import save_grid
+from fmtutor.images.pretrained import WEIGHTS
 from fmtutor.images.run import Batches, load
+from fmtutor.ode import ADAPTIVE, FIXED
 
 SMALL: dict[str, Any] = {"batch": 8, "width": 8, "multipliers": (1,), "look_every": 4, "checkpoint_every": 4}
 SMALL |= {"progress": False}
@@ -139,18 +154,42 @@ def test_times_have_the_densities_of_their_names(times: str, mean: float, middle
     assert abs(((t > 0.25) & (t < 0.75)).float().mean() - middle) < 5 * 0.5 / math.sqrt(20_000)
 
 
-def test_bits_of_a_field_that_stands_still_are_those_of_the_normal_distribution() -> None:
-    """A fresh network moves nothing, so its density is N(0, I) at the spread pixels: a second route to the bits."""
-    model = ImageModel(UNet(1, 8, (1,)).eval(), (1, 8, 8), levels=17)
-    x = digits("test").images[:6]
-    found = model.bits_per_dim(x, steps=10, generator=torch.Generator().manual_seed(1))
+class Scaling(UNet):
+    """Multiplies by e^rate on the way to the data: its Jacobian is diagonal, so one Rademacher probe is exact."""
+
+    rate = 0.0
+
+    def forward(self, t: Any, x: torch.Tensor, label: Any = None) -> torch.Tensor:
+        return self.rate * x
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.4])
+@pytest.mark.parametrize("levels", [17, 256])
+def test_bits_of_a_field_that_scales_are_those_of_the_normal_distribution(levels: int, rate: float) -> None:
+    """A second route: counted in grey levels, the spread pixels are normal around the middle one.
+
+    A forgotten volume moves every number by a constant: of the flow by 0.6, of a grey level by 3 or 7.
+    """
+    model = ImageModel(Scaling(1, 8, (1,)).eval(), (1, 8, 8), levels)
+    model.network.rate = rate  # type: ignore[assignment]
+    x = quantize(digits("test").images[:6], levels)
+    found = model.bits_per_dim(x, steps=40, method="rk4", generator=torch.Generator().manual_seed(1))
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
-    place = (x * 8 + 8 + u) / 17  # in [0, 1): its cell has width 1 / 17
-    log_p = torch.distributions.Normal(0.0, 1.0).log_prob((17 * place - 0.5) / 8 - 1) + math.log(17 / 8)
-    wanted = (-log_p.flatten(1).sum(1) / math.log(2)) / 64 + math.log2(17)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="steps must be at least 10 for a likelihood to mean anything, got 4"):
-        model.bits_per_dim(x, steps=4)
+    middle = (levels - 1) / 2  # grey 0 is -1, the last one is 1
+    grey = torch.distributions.Normal(middle, middle * math.exp(rate))
+    wanted = -grey.log_prob((x + 1) * middle + u - 0.5).flatten(1).mean(1) / math.log(2)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_likelihood_of_few_steps_is_refused_whatever_the_method() -> None:
+    model, x = ImageModel(Scaling(1, 8, (1,)).eval(), (1, 8, 8), 17), digits("test").images[:2]
+    for method in FIXED:
+        with pytest.raises(ValueError, match="steps must be at least 10 for a likelihood to mean anything, got 9"):
+            model.bits_per_dim(x, steps=9, method=method)
+    for method in ADAPTIVE:
+        assert model.bits_per_dim(x, steps=1, method=method).isfinite().all()  # it chooses its own
+    with pytest.raises(ValueError, match=r"method must be one of .*got 'rk5'"):
+        model.bits_per_dim(x, steps=1, method="rk5")
     with pytest.raises(ValueError, match=r"images must have shape \(n, 1, 8, 8\), got \(2, 1, 4, 4\)"):
         model.bits_per_dim(torch.zeros(2, 1, 4, 4))
 
@@ -201,6 +240,21 @@ def test_a_judgement_has_its_numbers_beside_real_ones_and_its_protocol(whole: tu
     how: dict[str, Any] = {"samples": 100, "steps": 4, "likelihood": 5, "likelihood_steps": 10}
     found = judge(whole[0], classifier, known, held_out, **how)
     assert json.loads(json.dumps(found)) == found
+    protocol = (
+        "samples",
+        "reference",
+        "method",
+        "steps",
+        "evaluations",
+        "seed",
+        "precision",
+        "machine",
+        "seconds",
+        "commit",
+    )
+    assert set(protocol) <= set(found["protocol"])
+    assert found["protocol"]["precision"] == "float32"
+    assert found["protocol"]["machine"]["torch"] == torch.__version__
     assert found["numbers"]["calls_per_sample"] == 8
     assert found["numbers"]["frechet"] > 2 * found["real"]["frechet"]  # twelve steps teach nothing
     assert found["numbers"]["nearest_training_image"] > found["real"]["nearest_training_image"]
@@ -213,6 +267,29 @@ def test_a_judgement_has_its_numbers_beside_real_ones_and_its_protocol(whole: tu
     assert guided["numbers"]["calls_per_sample"] == 16
     with pytest.raises(ValueError, match="samples must be at most half of 445 held-out images, got 300"):
         judge(whole[0], classifier, known, held_out, samples=300)
+
+
+class Corner(torch.nn.Module):
+    """Stands for Inception: two numbers of an image's bytes."""
+
+    num_features = 2
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels[:, 0, 3:5, 3].double()
+
+
+def test_the_inception_distance_is_among_the_numbers_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchmetrics")
+    known, held_out = digits("train"), digits("test")
+    classifier = pretrained_classifier("digits")
+    found = judge(Copier(known), classifier, known, held_out, samples=100, likelihood=0, inception=Corner())
+    order = torch.randperm(len(held_out.images), generator=torch.Generator().manual_seed(0))
+    by_hand = inception_distance(held_out.images[order[100:200]], held_out.images[order[:100]], Corner())
+    assert found["real"]["inception"] == by_hand
+    assert found["numbers"]["inception"] > 0
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(SystemExit, match=r"ImportError: .* needs torch-fidelity and torchmetrics"):
+        main(["evaluate", str(WEIGHTS / "fashion_mnist.safetensors"), "--inception"])
 
 
 class Copier(ImageModel):
@@ -236,7 +313,10 @@ def test_the_three_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     assert Image.open(tmp_path / "a.png").size == (8 * 8 * 2, 2 * 8 * 2)
     short = ["--samples", "20", "--steps", "2", "--likelihood", "0", "--out", str(tmp_path / "a.json")]
     main(["evaluate", folder, *short])
-    assert json.loads((tmp_path / "a.json").read_text())["numbers"]["calls_per_sample"] == 4
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["numbers"]["calls_per_sample"] == 4
+    assert found["protocol"]["data"] == "digits"
+    assert found["protocol"]["command"].startswith(f"python -m fmtutor.images evaluate {folder} --samples 20")
     with pytest.raises(
         SystemExit, match=r"ValueError: .* holds a run with other settings: batch is 8 there and 16 now"
     ):
