@@ -1,53 +1,33 @@
-"""Everything that only images need: data, a U-Net, grids, and numbers that say how good generated images are.
+"""Everything that only images need: data, a U-Net, a training run, grids, and numbers that say how good images are.
 
-Chapter 8 trains on the digits of this folder; nothing here is loaded before it is asked for.
+Chapters 8 and 9 teach it, and `python -m fmtutor.images --help` is the same on a command line. Training uses a GPU
+where there is one. With the package accelerate it also calculates in half precision and in several processes, with
+TensorBoard it draws its curves (`pip install "fmtutor[train]"` brings both), and with torch-fidelity and torchmetrics
+`evaluate` computes the FID (`pip install "fmtutor[fid]"`). Without them everything else works.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fmtutor.images.classifier import Classifier, class_histogram, confidence, train_classifier
-    from fmtutor.images.data import Images, cifar10, digits, fashion_mnist, folder, mnist, quantize
-    from fmtutor.images.evaluate import (
-        Inception,
-        classifier_two_sample,
-        feature_distance,
-        frechet_distance,
-        inception_distance,
-        kernel_distance,
-        nearest_distance,
-    )
-    from fmtutor.images.files import read_idx
-    from fmtutor.images.grid import grid, strip
-    from fmtutor.images.judge import judge, watch
-    from fmtutor.images.model import ImageModel
-    from fmtutor.images.pretrained import pretrained, pretrained_classifier
-    from fmtutor.images.run import train
-    from fmtutor.images.unet import UNet
-
-_HOME = {
-    "classifier": ("Classifier", "class_histogram", "confidence", "train_classifier"),
-    "data": ("Images", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "quantize"),
-    "evaluate": (
-        "Inception",
-        "classifier_two_sample",
-        "feature_distance",
-        "frechet_distance",
-        "inception_distance",
-        "kernel_distance",
-        "nearest_distance",
-    ),
-    "files": ("read_idx",),
-    "grid": ("grid", "strip"),
-    "judge": ("judge", "watch"),
-    "model": ("ImageModel",),
-    "pretrained": ("pretrained", "pretrained_classifier"),
-    "run": ("train",),
-    "unet": ("UNet",),
-}
+# All at once: `judge`, `grid` and `pretrained` are names of files too, and a file that is imported later by itself
+# would take the place of its function.
+from fmtutor.images.classifier import Classifier, class_histogram, confidence, train_classifier
+from fmtutor.images.data import Images, cifar10, digits, fashion_mnist, folder, mnist, quantize
+from fmtutor.images.evaluate import (
+    Inception,
+    classifier_two_sample,
+    feature_distance,
+    frechet_distance,
+    inception_distance,
+    kernel_distance,
+    nearest_distance,
+)
+from fmtutor.images.files import read_idx
+from fmtutor.images.grid import grid, strip
+from fmtutor.images.judge import judge, watch
+from fmtutor.images.model import ImageModel
+from fmtutor.images.pretrained import pretrained, pretrained_classifier
+from fmtutor.images.run import train
+from fmtutor.images.unet import UNet
 
 __all__ = [
     "Classifier",
@@ -79,16 +59,3 @@ __all__ = [
     "train_classifier",
     "watch",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """The public name `name`, from the file it lives in, which is imported on first use."""
-    for module, names in _HOME.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
