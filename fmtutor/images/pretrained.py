@@ -54,6 +54,6 @@ def pretrained_classifier(name: str) -> Classifier:
     """
     file = WEIGHTS / f"classifier_{_validate.choice('name', name, CLASSIFIERS)}.safetensors"
     tensors, meta = read_weights(file)
-    model = Classifier(meta["channels"], meta["classes"], meta["width"], meta.get("halvings", 2))
+    model = Classifier(meta["channels"], meta["classes"], meta["width"], meta["halvings"])
     copy_weights(model, {key: tensor.float() for key, tensor in tensors.items()}, str(file))
     return model.eval().requires_grad_(False)
