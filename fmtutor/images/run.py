@@ -252,16 +252,24 @@ def _ending(model: ImageModel, folder: Path, batch: int, writes: bool) -> Iterat
 
 
 def accelerator(precision: str) -> Any:
-    """What decides device, precision and processes; None where accelerate is missing and nothing needs it."""
+    """What decides device, precision and processes; None where there is nothing to decide."""
     _validate.choice("precision", precision, ("no", "bf16", "fp16"))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
+    if precision == "no" and processes == 1:
+        return None
     try:
         from accelerate import Accelerator
     except ImportError:
-        if precision == "no" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return None
-        what = f"precision={precision!r}" if precision != "no" else "a run in several processes"
+        what = f"precision={precision!r}" if precision != "no" else f"a run in {processes} processes"
         raise ImportError(f"{what} needs the package accelerate: pip install accelerate") from None
-    return Accelerator(mixed_precision=precision)
+    # Without a GPU, torchrun's processes know of each other only if they are told that a CPU is meant.
+    engine = Accelerator(mixed_precision=precision, cpu=processes > 1 and not torch.cuda.is_available())
+    if engine.num_processes != processes:
+        raise RuntimeError(
+            f"{processes} processes were started (WORLD_SIZE), but accelerate knows of {engine.num_processes}: each "
+            "would write over the other's files. Start them by `accelerate launch`"
+        )
+    return engine
 
 
 def same_run(folder: Path, settings: Mapping[str, Any], writes: bool = True) -> None:

@@ -299,6 +299,6 @@ def _description(
         "optimizer": f"{type(optimizer).__name__}({rule})",
         "generators": [type(g).__module__.partition(".")[0] for g in generators],
         "device": next(model.parameters()).device.type,
-        **({} if accelerator is None else {"precision": accelerator.mixed_precision}),
+        "precision": "no" if accelerator is None else accelerator.mixed_precision,
         **shapes,
     }

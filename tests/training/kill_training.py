@@ -10,13 +10,13 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch._dynamo  # every optimizer loads it: once here, rather than in each fork
+from forks import finished, forked
 from torch import nn
 
 from fmtutor.training import fit
@@ -51,39 +51,16 @@ def train(folder: Path | None, result: Path) -> None:
     os.replace(result.with_suffix(".tmp"), result)
 
 
-def child(folder: Path | None, result: Path) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            train(folder, result)
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
-
-
-def finished(pid: int, patience: float) -> bool:
-    """Whether the child ended by itself within `patience` seconds; otherwise it is killed."""
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            if status:
-                raise SystemExit(f"training failed with status {status}")
-            return True
-        time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
-
-
 def main(folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
     moments, start = random.Random(seed), time.monotonic()
-    finished(child(folder / "whole", folder / "whole.txt"), 120)
+
+    def training(place: Path | None, result: str) -> list[int]:
+        return [forked(partial(train, place, folder / result))]
+
+    finished(training(folder / "whole", "whole.txt"), 120)
     seconds = time.monotonic() - start
-    finished(child(None, folder / "plain.txt"), 120)
+    finished(training(None, "plain.txt"), 120)
     assert (folder / "plain.txt").read_text() == (folder / "whole.txt").read_text(), "saving alone changes the result"
     kills, resumed, killed = 0, 0, []
     while kills < 10:
@@ -91,7 +68,7 @@ def main(folder: Path, seed: int) -> None:
         while True:
             resumed += any((folder / "run").glob("step-*.json"))
             patience = moments.uniform(0, seconds / 8) if kills < 10 else 120
-            if finished(child(folder / "run", folder / "killed.txt"), patience):
+            if finished(training(folder / "run", "killed.txt"), patience):
                 break
             kills += 1
         killed.append((folder / "killed.txt").read_text())

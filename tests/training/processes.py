@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch._dynamo  # every optimizer loads it: once here, rather than in each fork
 from accelerate import Accelerator
+from forks import finished, together
 from torch import Tensor, nn
 
 from fmtutor.training import fit
@@ -44,40 +44,21 @@ def train(folder: Path, result: Path, kill: bool) -> None:
     save_weights(network, result / f"{rank}.safetensors", losses=history.losses.tolist(), resumed=history.resumed)
 
 
-def together(processes: int, folder: Path, result: Path, kill: bool = False) -> None:
-    """So many processes that know of each other; if the first is killed, the others are ended too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(processes):
-        if pid := os.fork():
-            children.append(pid)
-            continue
-        status = 1
-        try:
-            if processes > 1:
-                world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
-                os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in world.items()}})
-            train(folder, result, kill)
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(children[0], 0)
+def trained(processes: int, folder: Path, result: Path, kill: bool = False) -> None:
+    """So many processes; where the first kills itself, the others are ended too."""
+    pids = together(processes, partial(train, folder, result, kill))
     if kill:
+        _, status = os.waitpid(pids[0], 0)
         assert os.WIFSIGNALED(status), "nothing was killed"
-    for child in children[1:]:
-        if kill:
-            os.kill(child, signal.SIGKILL)
-        status |= os.waitpid(child, 0)[1]
-    if status and not kill:
-        raise SystemExit(f"training failed with status {status}")
+        finished(pids[1:], 0)
+    elif not finished(pids, 120):
+        raise SystemExit("a training took more than two minutes")
 
 
 if __name__ == "__main__":
     top = Path(sys.argv[1])
     torch.set_num_threads(1)
     for count in (1, 2):
-        together(count, top / f"checkpoints {count}", top / f"whole {count}")
-    together(2, top / "killed", top / "nothing", kill=True)
-    together(2, top / "killed", top / "resumed 2")
+        trained(count, top / f"checkpoints {count}", top / f"whole {count}")
+    trained(2, top / "killed", top / "nothing", kill=True)
+    trained(2, top / "killed", top / "resumed 2")
