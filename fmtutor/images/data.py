@@ -140,10 +140,17 @@ def fashion_mnist(split: str = "train", root: str | os.PathLike[str] | None = No
         torch.Size([10000, 1, 28, 28])
     """
     images, labels = (
-        read_idx(locate(name, _URL, _FASHION[name][0], "fashion-mnist", root, download), sha256=_FASHION[name][1])
+        _official(locate(name, _URL, _FASHION[name][0], "fashion-mnist", root, download), _FASHION[name][1])
         for name in _idx_names(split)
     )
     return Images(images[:, None].float() / 127.5 - 1, labels.long())
+
+
+def _official(path: Path, sha256: str) -> UInt8[Tensor, "*shape"]:
+    try:
+        return read_idx(path, sha256)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it to fetch it anew") from error
 
 
 def mnist(split: str = "train", root: str | os.PathLike[str] | None = None, download: bool = True) -> Images:

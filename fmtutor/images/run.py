@@ -32,7 +32,7 @@ from fmtutor.training.checkpoints import write
 
 COLLECTIONS = ("digits", "fashion_mnist", "mnist", "cifar10")
 TIMES = ("uniform", "logit_normal", "late")
-CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 NO_MEMORY = ("out of memory", "can't allocate memory")  # what Apple's devices say, and what a CPU does
 LAST = 1 - 1e-5  # the velocity of a VP path is infinite at 1
 
