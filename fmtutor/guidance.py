@@ -209,9 +209,6 @@ class Inpainted(nn.Module):
         self.training = is_trained(velocity)
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        if torch.is_inference_mode_enabled():  # a gradient is needed inside, though nobody outside may ask for one
-            with torch.inference_mode(False), torch.no_grad():
-                return self.forward(torch.as_tensor(t).clone(), x.clone())
         c = self.path.coefficients(t, x)
         if _validate.readable(c.sigma) and not (c.sigma > 0).all():
             raise ValueError("at sigma = 0 every path has arrived, and x decides: stop at t = 1 - 1e-6 or earlier")

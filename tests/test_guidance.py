@@ -195,6 +195,7 @@ def test_both_networks_of_an_autoguided_field_are_seen() -> None:
     strong, weak = Labelled().eval(), Labelled().eval()
     guided = autoguide(partial(strong, label=torch.tensor(1)), partial(weak, label=torch.tensor(1)), 2.0)
     assert {id(p) for p in guided.parameters()} == {id(p) for m in (strong, weak) for p in m.parameters()}
+    assert not guided.training
     flow = ContinuousFlow(guided, StandardNormal(3), steps=2)
     assert not flow.log_prob(flow.sample((3,))).requires_grad
     assert flow.to(F64).to(F64).velocity(0.5, torch.zeros(2, 3, dtype=F64)).dtype == F64

@@ -1,6 +1,11 @@
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const find = (name) => root.querySelector(`[data-fx="${name}"]`);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const GREY = "#767676";
+const signed = (value, digits = 2) => {
+  const size = Math.abs(value).toFixed(digits);
+  return (value < 0 && +size > 0 ? "−" : "") + size;
+};
 
 // Redraws when the canvas changes its size and when the reader switches between light and dark.
 function keepFresh(canvas, redraw) {
@@ -21,6 +26,23 @@ function blank(canvas) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
   return [pen, width, height];
+}
+
+// The frame of a plane of time and place, from noise on the left to data on the right; X and Y give its pixels.
+function axes(pen, X, Y, limit, width) {
+  pen.fillStyle = pen.strokeStyle = GREY;
+  pen.lineWidth = 1;
+  pen.font = `12px ${getComputedStyle(root).fontFamily}`;
+  pen.strokeRect(X(0), Y(limit), X(1) - X(0), Y(-limit) - Y(limit));
+  pen.textAlign = "center";
+  for (const t of [0, 0.25, 0.5, 0.75, 1]) pen.fillText(String(t), clamp(X(t), 0, width - 8), Y(-limit) + 15);
+  pen.fillText("time t", X(0.5), Y(-limit) + 31);
+  pen.textAlign = "left";
+  pen.fillText("noise", X(0), Y(-limit) + 31);
+  pen.textAlign = "right";
+  pen.fillText("data", X(1), Y(-limit) + 31);
+  const step = limit > 8 ? 5 : limit > 4 ? 2 : 1;
+  for (let x = -Math.floor(limit / step) * step; x <= limit; x += step) pen.fillText(signed(x, 0), X(0) - 5, Y(x) + 4);
 }
 
 // A slider and a button that moves it from end to end; show(position) is called for every move.

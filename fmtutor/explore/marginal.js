@@ -1,5 +1,5 @@
 const { table, t_max: tMax, points, weights, limit } = data;
-const NOISE = "#56B4E9", DATA = "#E69F00", PATH = "#009E73", GREY = "#767676";
+const NOISE = "#56B4E9", DATA = "#E69F00", PATH = "#009E73";
 const canvas = find("canvas"), tSlider = find("t"), xSlider = find("x"), rows = [...find("rows").rows];
 const margin = { left: 34, right: 14, top: 10, bottom: 36 };
 let width = 1, height = 1, pen, held = false, down = null;
@@ -7,10 +7,6 @@ let width = 1, height = 1, pen, held = false, down = null;
 const X = (t) => margin.left + t * (width - margin.left - margin.right);
 const Y = (x) => margin.top + ((limit - x) / (2 * limit)) * (height - margin.top - margin.bottom);
 const mixed = (t) => [0, 1, 2].map((i) => [86, 180, 233][i] * (1 - t) + [230, 159, 0][i] * t);
-const signed = (value, digits = 2) => {
-  const size = Math.abs(value).toFixed(digits);
-  return (value < 0 && +size > 0 ? "−" : "") + size;
-};
 
 // The density p_t(x), each column by its own maximum. Narrower than a pixel, a bump would be missed: it is widened.
 const backdrop = (() => {
@@ -68,22 +64,6 @@ function arrow(t, x, v, dt, colour, lineWidth, alpha = 1) {
   pen.globalAlpha = 1;
 }
 
-function axes() {
-  pen.fillStyle = pen.strokeStyle = GREY;
-  pen.lineWidth = 1;
-  pen.font = `12px ${getComputedStyle(root).fontFamily}`;
-  pen.strokeRect(X(0), Y(limit), X(1) - X(0), Y(-limit) - Y(limit));
-  pen.textAlign = "center";
-  for (const t of [0, 0.25, 0.5, 0.75, 1]) pen.fillText(String(t), clamp(X(t), 0, width - 8), Y(-limit) + 15);
-  pen.fillText("time t", X(0.5), Y(-limit) + 31);
-  pen.textAlign = "left";
-  pen.fillText("noise", X(0), Y(-limit) + 31);
-  pen.textAlign = "right";
-  pen.fillText("data", X(1), Y(-limit) + 31);
-  const step = limit > 8 ? 5 : limit > 4 ? 2 : 1;
-  for (let x = -Math.floor(limit / step) * step; x <= limit; x += step) pen.fillText(signed(x, 0), X(0) - 5, Y(x) + 4);
-}
-
 // The conditional paths through (t, x): one for each data point, from the noise it would have come from.
 function paths(t, x, c, here) {
   points.forEach((point, i) => {
@@ -124,7 +104,7 @@ function draw() {
   arrow(t, x, here.velocity, dt, PATH, 4.5);
   dot(t, x, 6, getComputedStyle(root).color);
   pen.restore();
-  axes();
+  axes(pen, X, Y, limit, width);
   tell(t, x, here);
 }
 

@@ -1,5 +1,5 @@
 const { bumps, limit, steps: fine, crowd } = data;
-const ODE = "#009E73", SDE = "#2E8BC9", DDIM = "#D55E00", ANCESTRAL = "#CC79A7", GREY = "#767676";
+const ODE = "#009E73", SDE = "#2E8BC9", DDIM = "#D55E00", ANCESTRAL = "#CC79A7";
 const canvas = find("canvas"), sliders = Object.fromEntries(["noise", "eta", "looks", "start"].map((name) => [name, find(name)]));
 const margin = { left: 34, right: 14, top: 10, bottom: 36 };
 let width = 1, height = 1, pen, down = false;
@@ -7,7 +7,6 @@ let width = 1, height = 1, pen, down = false;
 const X = (t) => margin.left + t * (width - margin.left - margin.right);
 const Y = (x) => margin.top + ((limit - x) / (2 * limit)) * (height - margin.top - margin.bottom);
 const mixed = (t) => [0, 1, 2].map((i) => [86, 180, 233][i] * (1 - t) + [230, 159, 0][i] * t);
-const signed = (value) => (value < 0 && +value.toFixed(2) !== 0 ? "−" : "") + Math.abs(value).toFixed(2);
 
 const shakes = normals(fine, data.seed), redraws = normals(fine, data.seed + 1);
 const many = { shakes: crowd.map((_, i) => normals(fine, 1000 + i)), redraws: crowd.map((_, i) => normals(fine, 9000 + i)) };
@@ -46,21 +45,6 @@ function dots(line, colour, more) {
     pen.arc(X(k / (line.length - 1)), Y(x), (line.length > 40 ? 2 : 3.5) + more, 0, 2 * Math.PI);
     pen.fill();
   });
-}
-
-function axes() {
-  pen.fillStyle = pen.strokeStyle = GREY;
-  pen.lineWidth = 1;
-  pen.font = `12px ${getComputedStyle(root).fontFamily}`;
-  pen.strokeRect(X(0), Y(limit), X(1) - X(0), Y(-limit) - Y(limit));
-  pen.textAlign = "center";
-  for (const t of [0, 0.25, 0.5, 0.75, 1]) pen.fillText(String(t), clamp(X(t), 0, width - 8), Y(-limit) + 15);
-  pen.fillText("time t", X(0.5), Y(-limit) + 31);
-  pen.textAlign = "left";
-  pen.fillText("noise", X(0), Y(-limit) + 31);
-  pen.textAlign = "right";
-  pen.fillText("data", X(1), Y(-limit) + 31);
-  for (let x = -Math.floor(limit); x <= limit; x++) pen.fillText((x < 0 ? "−" : "") + Math.abs(x), X(0) - 5, Y(x) + 4);
 }
 
 const odeGap = off((x, w) => shaken(bumps, x, 0, w)); // no slider moves it
@@ -110,7 +94,7 @@ function draw() {
     dots(line, colour, more);
   }
   pen.restore();
-  axes();
+  axes(pen, X, Y, limit, width);
   tell(now);
 }
 

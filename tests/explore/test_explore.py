@@ -52,6 +52,9 @@ def runs(n: int = 40, steps: tuple[int, ...] = (1, 2, 4, 64)) -> tuple[Any, torc
 
 FIGURES = {
     "frames": lambda: explore.frames(line, [0.0, 0.5, 1.0], alt="A line that rises & <falls>"),
+    "guidance": lambda: explore.guidance(
+        torch.tensor([[1.0, 1.0], [-1.0, 0.5], [0.0, -1.0]]), torch.tensor([1, 0, 0]), 1, alt="A pair & <planes>"
+    ),
     "marginal_velocity": lambda: explore.marginal_velocity(POINTS, alt="A plane & <points>"),
     "particles": lambda: explore.particles(*cloud(), alt="A cloud & <dots>"),
     "samplers": lambda: explore.samplers(POINTS, alt="A few lines & <dots>"),
