@@ -79,7 +79,11 @@ class Guided(nn.Module):
             self.register_buffer(name, whole, persistent=False)
         self.training = is_trained(velocity)
 
-    def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+    def forward(
+        self,
+        t: Tensor | float,
+        x: Float[Tensor, "batch *event"],
+    ) -> Float[Tensor, "batch *event"]:
         n, t, scale = len(x), torch.as_tensor(t, device=x.device), self._scale_at(t, x)
         if scale is None:
             return _validate.output_like("velocity", self.velocity(t, x, label=self._each("label", n)), x)
@@ -280,7 +284,8 @@ def drop_labels(
         tensor([10, 10, 10])
     """
     if not isinstance(label, Tensor) or label.is_floating_point() or label.dtype == torch.bool:
-        raise TypeError(f"label must be a tensor of whole numbers, got {getattr(label, 'dtype', type(label).__name__)}")
+        came = getattr(label, "dtype", type(label).__name__)
+        raise TypeError(f"label must be a tensor of whole numbers, got {came}")
     if not 0 <= _validate.number("p", p) <= 1:
         raise ValueError(f"p must lie in [0, 1], got {p}")
     dropped = torch.rand(label.shape, generator=_validate.random(generator), device=label.device) < p

@@ -11,6 +11,7 @@ from fmtutor.check.conditional import *  # noqa: F403
 from fmtutor.check.continuous import *  # noqa: F403
 from fmtutor.check.diffusion import *  # noqa: F403
 from fmtutor.check.flow_matching import *  # noqa: F403
+from fmtutor.check.guidance import *  # noqa: F403
 from fmtutor.check.images import *  # noqa: F403
 from fmtutor.check.normalizing import *  # noqa: F403
 from fmtutor.check.paths import *  # noqa: F403
