@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -200,10 +201,37 @@ def the_menus_tell_the_truth(page: Any) -> None:
     assert looks[0] != looks[1]
 
 
+def weight_is_under_the_finger(page: Any) -> None:
+    """Chapter 9's figure: the gap and the spread are those of the bumps that it shows, and the arrow keys move it."""
+    figure = page.query_selector(f'{FIGURE}:has([data-fx="tilted"])')
+    figure.scroll_into_view_if_needed()
+    script = figure.query_selector("script").evaluate("script => script.textContent")
+    told = json.JSONDecoder().raw_decode(script, script.index("const data = ") + len("const data = "))[0]
+    bumps, asked = told["all"], {*zip(told["asked"]["x"], told["asked"]["y"], strict=True)}
+    places = list(zip(bumps["x"], bumps["y"], strict=True))
+    labels, weights = torch.tensor([int(place in asked) for place in places]), torch.tensor(bumps["logs"]).exp()
+    again = explore.guidance(torch.tensor(places), labels, 1, scale=bumps["scale"], weights=weights)
+    looks = []
+    for weight, first, last in ((1.0, 0.0, 1.0), (3.0, 0.0, 1.0), (3.0, 0.25, 0.75), (4.0, 0.5, 0.25)):
+        for name, value in (("weight", weight), ("first", first), ("last", last)):
+            set_slider(figure, name, value)
+        ends = again.ways(weight, first, last)[0][-1]
+        spread = (ends - ends.mean(0)).square().sum(1).mean().sqrt().item()
+        assert shown(figure, "gap") == pytest.approx(max(again.gap(weight, first, last), 0), abs=0.006)
+        assert shown(figure, "flow-spread") == pytest.approx(spread, abs=0.006)
+        looks += [figure.query_selector(f'[data-fx="{name}"]').screenshot() for name in ("plane", "tilted")]
+    assert len(set(looks)) == 6
+    assert looks[0] == looks[6]  # at weight 1 and where nothing is guided: the label alone
+    assert looks[3] == looks[5]  # the tilted density does not depend on when the flow is guided
+    figure.query_selector('[data-fx="weight"]').press("ArrowLeft")
+    assert shown(figure, "weight-readout") == pytest.approx(3.95)
+
+
 POINTED = {
     "03_flow_matching.html": the_pointer_tells_the_truth,
     "05_paths.html": the_menus_tell_the_truth,
     "06_diffusion.html": noise_is_under_the_finger,
+    "09_guidance.html": weight_is_under_the_finger,
     "index.html": time_is_under_the_finger,
 }
 SPOILED = [
@@ -219,6 +247,12 @@ SPOILED = [
     ("06_diffusion.html", "shaken(bumps, x, level, shakes)", "shaken(bumps, x, level + 0.2, shakes)"),
     ("06_diffusion.html", "(z - x) / (1 - t)", "(z - x) / (1 - t / 2)"),
     ("06_diffusion.html", '"pointermove"', '"pointerless"'),
+    ("09_guidance.html", "(1 - w) * value + w * asked[i]", "w * value + (1 - w) * asked[i]"),
+    ("09_guidance.html", "[last, 1, plain]]", "[last, 1, guided]]"),
+    ("09_guidance.html", "2 * a + ((b * t)", "a + ((b * t)"),
+    ("09_guidance.html", "x + dx, y + dy, log - div", "x + 0.9 * dx, y + dy, log - div"),
+    ("09_guidance.html", "w * a + (1 - w) * all[i]", "a + (1 - w) * all[i]"),
+    ("09_guidance.html", 'control.addEventListener("input", update)', 'control.addEventListener("inputs", update)'),
     ("index.html", '"pointermove"', '"pointerless"'),
     ("index.html", "times[0] + part *", "times[0] + (1 - part) *"),
 ]

@@ -7,7 +7,17 @@ import math
 import pytest
 import torch
 
-from fmtutor import AffinePath, Cosine, Linear, Schedule, StandardNormal, VariancePreserving, solve
+from fmtutor import (
+    AffinePath,
+    Cosine,
+    GaussianMixture,
+    Linear,
+    Schedule,
+    StandardNormal,
+    VariancePreserving,
+    guide,
+    solve,
+)
 
 F64 = torch.float64
 
@@ -81,3 +91,56 @@ def test_vp_does_not_start_at_pure_noise() -> None:
     xt = AffinePath(VariancePreserving()).sample(torch.randn_like(x1), x1, 0.0).xt
     assert abs(xt.mean() - 10 * alpha) < 0.01
     assert abs(xt.mean()) > 0.05
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=repr)
+def test_equal_gaussians_agree_and_prove_nothing(schedule: Schedule) -> None:
+    """Of one variance: the guided flow and the tilted density have one mean and one variance, at every weight.
+
+    Not so where the field without a label is that of both classes together, equal blobs or not: Kolmogorov's distance.
+    """
+    path, weight = AffinePath(schedule), 3.0
+    label, other = (GaussianMixture(torch.tensor([[m]], dtype=F64), 0.5) for m in (1.0, -1.0))
+    both = GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), 0.5)
+    noise = torch.special.ndtri((torch.arange(400, dtype=F64) + 0.5) / 400)[:, None]
+    x = torch.linspace(-4, 8, 4001, dtype=F64)[:, None]
+    found = {}
+    for name, free in (("one blob", other), ("both blobs", both)):
+
+        def guided(t: torch.Tensor, x: torch.Tensor, free: GaussianMixture = free) -> torch.Tensor:
+            return weight * path.marginal_velocity(t, x, label) + (1 - weight) * path.marginal_velocity(t, x, free)
+
+        ends = solve(guided, noise, t1=1 - 1e-6, method="rk4", steps=60).x
+        share = torch.softmax(weight * label.log_prob(x) + (1 - weight) * free.log_prob(x), 0)
+        below = (ends[:, 0] <= x).double().mean(1)
+        found[name] = (share.cumsum(0) - below).abs().max().item()
+        if free is other:
+            mean = (share @ x).item()
+            assert mean == pytest.approx(3 * 1 - 2 * -1, abs=1e-6)
+            assert ends.mean().item() == pytest.approx(mean, abs=1e-4)
+            assert (share @ (x - mean) ** 2).item() == pytest.approx(0.25, abs=1e-4)
+            torch.testing.assert_close(ends, mean + 0.5 * noise, rtol=0, atol=1e-4)
+    assert found["one blob"] < 0.01
+    assert found["both blobs"] > 0.4
+
+
+def test_a_weight_of_three_is_two_different_fields() -> None:
+    """`(1 + w) a - w b` against `w a + (1 - w) b`: the same field for w and w + 1, another for the same number."""
+    path, kind, plain = AffinePath(), StandardNormal(1).to(F64), StandardNormal(1, scale=2**0.5).to(F64)
+
+    def velocity(t: torch.Tensor, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        free, asked = (path.marginal_velocity(t, x, target) for target in (plain, kind))
+        return torch.where(label[:, None] == 1, asked, free)
+
+    def theirs(t: torch.Tensor, x: torch.Tensor, w: float = 3.0) -> torch.Tensor:
+        return (1 + w) * path.marginal_velocity(t, x, kind) - w * path.marginal_velocity(t, x, plain)
+
+    x, t = torch.randn(7, 1, dtype=F64), torch.tensor(0.6, dtype=F64)
+    torch.testing.assert_close(guide(velocity, 1, 4.0, null=0)(t, x), theirs(t, x))
+    assert (guide(velocity, 1, 3.0, null=0)(t, x) - theirs(t, x)).abs().max() > 0.05
+    one = torch.ones(1, 1, dtype=F64)
+    ends = [
+        solve(v, one, t1=1 - 1e-9, method="dopri5", rtol=1e-9, atol=1e-9).x.item() ** 2
+        for v in (guide(velocity, 1, 3.0, null=0), theirs)
+    ]
+    assert ends == [pytest.approx(2**-2, rel=1e-6), pytest.approx(2**-3, rel=1e-6)]
