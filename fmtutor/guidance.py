@@ -47,7 +47,7 @@ def guide(
             another number than points, or another shape than that of x comes back.
 
     Source: Ho and Salimans (2022), "Classifier-free diffusion guidance", whose w is `scale - 1`; Kynkäänniemi et al.
-        (2024), "Applying guidance in a limited interval improves sample and distribution quality in diffusion models".
+    (2024), "Applying guidance in a limited interval improves sample and distribution quality in diffusion models".
 
     Example:
         >>> v = lambda t, x, label: label[:, None] - x
@@ -84,6 +84,7 @@ class Guided(nn.Module):
         t: Tensor | float,
         x: Float[Tensor, "batch *event"],
     ) -> Float[Tensor, "batch *event"]:
+        """The guided velocity at x, whether t is a scalar or one time a row."""
         n, t, scale = len(x), torch.as_tensor(t, device=x.device), self._scale_at(t, x)
         if scale is None:
             return _validate.output_like("velocity", self.velocity(t, x, label=self._each("label", n)), x)
@@ -123,8 +124,7 @@ def autoguide(velocity: Velocity, weak: Velocity, scale: float) -> Autoguided:
         TypeError: one of the two cannot be called, or wants x first.
         ValueError: the scale is not finite; when called, one of the two returns another shape than that of x.
 
-    Source: Karras et al. (2024), "Guiding a diffusion model with a bad version of itself", equation 3 with D1 as our
-        velocity and D0 as `weak`.
+    Source: Karras et al. (2024), "Guiding a diffusion model with a bad version of itself", on denoisers.
 
     Example:
         >>> autoguide(lambda t, x: 2 - x, lambda t, x: 1 - x, scale=3.0)(0.5, torch.zeros(1, 1))
@@ -143,6 +143,7 @@ class Autoguided(nn.Module):
         self.training = is_trained(velocity, weak)
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The guided velocity at x, whether t is a scalar or one time a row."""
         t = torch.as_tensor(t, device=x.device)
         strong = _validate.output_like("velocity", self.velocity(t.clone(), x.clone()), x)
         if self.scale == 1:
@@ -180,7 +181,7 @@ def inpaint(
             another shape than that of x.
 
     Source: Song, Vahdat, Mardani and Kautz (2023), "Pseudoinverse-guided diffusion models for inverse problems"; for
-        flows Pokle et al. (2024), "Training-free linear image inverses via flows", who start later than t = 0.
+    flows Pokle et al. (2024), "Training-free linear image inverses via flows", who start later than t = 0.
 
     Example:
         >>> from fmtutor import StandardNormal, solve
@@ -213,6 +214,7 @@ class Inpainted(nn.Module):
         self.training = is_trained(velocity)
 
     def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The velocity at x, corrected for what is known; t is a scalar or one time a row."""
         c = self.path.coefficients(t, x)
         if _validate.readable(c.sigma) and not (c.sigma > 0).all():
             raise ValueError("at sigma = 0 every path has arrived, and x decides: stop at t = 1 - 1e-6 or earlier")
