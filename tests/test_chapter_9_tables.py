@@ -98,6 +98,26 @@ def test_what_the_page_says_of_intervals() -> None:
     assert share(guided) < 0.03 < 0.2 < share(tilted)  # the bump that touches the others is emptied
 
 
+def test_the_answers_under_the_figure() -> None:
+    """By the figure's own points, called as the page calls it."""
+    known = page()
+    (lines,) = [cell for cell in cells(PAGE) if "explore.guidance(" in cell]
+    figure = eval(lines, known)
+
+    def at(*settings: float) -> tuple[int, float]:
+        """How many of the 400 points are in the bump next to the others, and the gap."""
+        states, _ = figure.ways(*settings)
+        return int((states[-1].norm(dim=1) < 1).sum()), figure.gap(*settings)
+
+    (plain, none), (few, whole) = at(1.0, 0.0, 1.0), at(3.0, 0.0, 1.0)
+    (back, late), (_, early) = at(3.0, 0.5, 1.0), at(3.0, 0.0, 0.5)
+    assert plain > 100 > 5 > few
+    assert back > 0.8 * plain
+    assert abs(none) < 0.01
+    assert whole > 5 * late
+    assert 0.9 * whole < early < 1.1 * whole
+
+
 # Crescents
 
 
