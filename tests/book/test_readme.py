@@ -78,3 +78,12 @@ def test_every_part_of_the_program_earns_its_keep() -> None:
     assert mean["with a constant learning rate and without EMA"] > 1.2 * whole
     assert min(mean.values()) <= 0.06  # the long run
     assert table(json.loads(results.read_text())) in README.split(MARK)[1]
+
+
+def test_the_clothes_of_the_readme_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "pretrained" in b)
+    names: dict[str, torch.Tensor] = {}
+    exec(block, names)
+    assert names["sneakers"].shape == (16, 1, 28, 28)
+    assert (tmp_path / "sneakers.png").stat().st_size > 1000
