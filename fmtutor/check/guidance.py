@@ -6,6 +6,7 @@ Add an exercise by writing a function that returns what is wrong with an answer,
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fmtutor.check._diagnose import diagnose
 from fmtutor.check._exercise import exercise
-from fmtutor.check._predictions import Mistakes, number
+from fmtutor.check._predictions import number
 
 __all__ = ["expected_coordinate", "guided_batch", "guided_passes", "hide_labels", "largest_weight"]
 
@@ -22,12 +23,16 @@ Mix = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 def _labelled(t: Tensor, x: Tensor, label: Tensor) -> Tensor:
-    """A field with a label that insists on one whole number for each point, as a network does."""
-    if not isinstance(label, Tensor) or label.dtype != torch.int64 or label.shape != x.shape[:1]:
+    """A field with a label that insists on one whole number for each point, as a network does; t is one or one each."""
+    whole = isinstance(label, Tensor) and label.dtype in (torch.int16, torch.int32, torch.int64)
+    if not whole or label.shape != x.shape[:1]:
         came = f"{label.dtype} of shape {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
         raise ValueError(f"label must hold one whole number for each of the {len(x)} images, got {came}")
-    each = label.to(x).reshape(-1, *[1] * (x.dim() - 1))
-    return torch.sin(2 * x + each) + t * (1 + each) ** 1.5
+    t, rows = torch.as_tensor(t), (-1, *[1] * (x.dim() - 1))
+    if t.dim() and t.shape != x.shape[:1]:
+        raise ValueError(f"t must be one time, or one for each of the {len(x)} images, got shape {tuple(t.shape)}")
+    each = label.to(x).reshape(rows)
+    return torch.sin(2 * x + each) + t.reshape(rows if t.dim() else ()) * (1 + each) ** 1.5
 
 
 def _asked(mix: Mix, null: Callable[[Tensor, int], Tensor] = lambda label, null: torch.full_like(label, null)) -> Any:
@@ -73,6 +78,15 @@ _GUIDED = {
     ),
     "Every image has a label of its own; yours all have the first.": (
         lambda velocity, t, x, label, null, w: _guided(velocity, t, x, label[:1].expand(len(x)), null, w)
+    ),
+    "Each image got the label of another one: `label` is in the order of the images, so leave it in its order.": tuple(
+        lambda velocity, t, x, label, null, w, move=move: _guided(velocity, t, x, move(label), null, w)
+        for move in (
+            lambda label: label.flip(0),
+            lambda label: label.roll(1),
+            lambda label: label.roll(-1),
+            lambda label: label.sort().values,
+        )
     ),
     "Nothing is cut off at w = 1: a weight above 1 is the whole point.": (
         _asked(lambda y, free, w: free + min(w, 1.0) * (y - free))
@@ -129,6 +143,11 @@ _HIDDEN = {
         lambda label, null, p, u: (u < p).double(),
         lambda label, null, p, u: (u >= p).double(),
     ),
+    "You hide exactly a share `p` of each batch, those with the least `u`. Each label is to have its own draw, and "
+    "chance then says how many are hidden.": (
+        _hidden(lambda u, p: u.argsort().argsort() < round(p * len(u))),
+        _hidden(lambda u, p: u.argsort().argsort() < math.ceil(p * len(u))),
+    ),
     "Half of them are hidden, whatever `p` is.": _hidden(lambda u, p: u < 0.5),
 }
 
@@ -149,9 +168,14 @@ def _as_floats(answer: Any) -> Any:
 @exercise(chapter=9, number=2, right="Right: each label has its own draw, and `null` is no class.")
 def hide_labels(answer: Any) -> str | None:
     """Write `hide(label, null, p, u)`: the labels, each replaced by `null` with probability `p`, by uniform `u`."""
-    few, many = ((1 + torch.randint(9, (n,)), null) for n, null in ((40, 10), (30, 12)))
-    points = [(*few, 0.2, _uniform(40)), (*many, 0.7, _uniform(30).flip(0))]
+    few, many = _labels(40, 10), _labels(30, 12)
+    low = torch.cat([0.4 * _uniform(14), 0.4 + 0.6 * _uniform(6)])[torch.randperm(20)]  # 14 of 20 below p, and not 8
+    points = [(*few, 0.2, _uniform(40)), (*many, 0.7, _uniform(30).flip(0)), (*_labels(20, 11), 0.4, low)]
     return diagnose(_as_floats(answer), _hidden(lambda u, p: u < p), _HIDDEN, points)
+
+
+def _labels(n: int, null: int) -> tuple[Tensor, int]:
+    return 1 + torch.randint(9, (n,)), null
 
 
 def _uniform(n: int) -> Tensor:
@@ -168,9 +192,17 @@ _LARGEST = {
         lambda a, b: a / (b - a),
         lambda a, b: b / (b - a),
     ),
-    "At w = a / b the precision is not 0 yet. Solve `w / a + (1 - w) / b = 0` for w.": lambda a, b: a / b,
+    "At w = a / b the precision is `(2 * b - a) / b ** 2`, and you want the w at which it is 0. Solve "
+    "`w / a + (1 - w) / b = 0` for w.": lambda a, b: a / b,
     "At w = b / a all is well. Solve `w / a + (1 - w) / b = 0` for w.": lambda a, b: b / a,
     "Twice as large variances should change nothing, and they halve yours: multiply by `a`.": lambda a, b: 1 / (a - b),
+    "Twice as large variances should change nothing, and they double yours: divide by `b`.": (
+        lambda a, b: a * b / (a - b)
+    ),
+    "It is upside down: yours is one over the right answer.": lambda a, b: (a - b) / a,
+    "That is how far the variances are apart. In `a - w * (a - b) > 0` it stands beside w: divide `a` by it.": (
+        lambda a, b: a - b
+    ),
     "That would be right if a and b were standard deviations. They are variances.": lambda a, b: a**2 / (a**2 - b**2),
     "a and b are variances already: take no root.": lambda a, b: a**0.5 / (a**0.5 - b**0.5),
     "A sign: in `w * b + (1 - w) * a > 0` the w of the second term is subtracted.": (
@@ -195,7 +227,7 @@ def largest_weight(answer: Any) -> str | None:
 @exercise(chapter=9, number=4, right="Right: once at each of 32 times, and once more at the 17 in the interval.")
 def guided_passes(answer: Any) -> str | None:
     """Say how many times an image goes through the network in 16 midpoint steps with guidance for 0.25 <= t <= 0.75."""
-    mistakes: Mistakes = {
+    mistakes: dict[str, float | tuple[float, ...]] = {
         "That is without guidance: where it is on, there are two passes.": 32.0,
         "That is with guidance all the way.": 64.0,
         "Both ends of the interval are in it: one time too few.": 48.0,
@@ -203,9 +235,15 @@ def guided_passes(answer: Any) -> str | None:
         "Those are the times with guidance. The others count, once each.": 17.0,
         "Those are the passes at the times with guidance. The others count, once each.": 34.0,
         "Outside the interval an image still goes through once, for the labelled field.": (33.0, 15.0),
-        "Both ends count, once each: you have one of the times twice.": 50.0,
+        "One time too many. At t = 1 no velocity is asked for: the last time is 31 / 32.": (50.0, 65.0),
+        "At t = 1 no velocity is asked for: there are 32 times, not 33. And guidance is not on all the way.": 66.0,
+        "That is 32 + 8, for 8 steps in the interval. *Times* count: two in each step, and both its ends.": 40.0,
+        "You counted all of it twice: two passes belong to the times in the interval alone.": 98.0,
         "Neither end was counted, and both are in the interval.": 47.0,
     }
+    named = {n for wrong in mistakes.values() for n in (wrong if isinstance(wrong, tuple) else (wrong,))} | {49.0}
+    message = "Less 32, it should be how many of the times 0, 1/32, ..., 31/32 are in the interval. Count them again."
+    mistakes[message] = tuple(float(n) for n in range(33, 64) if n not in named)
     return number(answer, 49.0, mistakes, known=1e-3)
 
 
@@ -222,7 +260,16 @@ def _normal(variance: Callable[[float, float], float], factor: float = 2) -> Any
     return lambda d, s, r: torch.softmax(-(d**2) / (factor * variance(s, r)), 1)
 
 
-_COORDINATE = {
+def _weights(c: Tensor, at: Tensor, s: float, r: float) -> Tensor:
+    """Of each bump, given each `c`, with the bumps' second coordinates `at`: (n, 2)."""
+    return torch.softmax(-((c[:, None] - at) ** 2) / (2 * (s**2 + r**2)), 1)
+
+
+def _expected(c: Tensor, means: Tensor, s: float, r: float) -> Tensor:
+    return _weights(c, means[:, 1], s, r) @ means[:, 0]
+
+
+_COORDINATE: dict[str, Any] = {
     "The noise of what is told was forgotten: the variances add up, `s ** 2 + r ** 2`.": (
         _posterior(_normal(lambda s, r: s**2))
     ),
@@ -232,7 +279,11 @@ _COORDINATE = {
     "Standard deviations do not add up, variances do: `s ** 2 + r ** 2`.": (
         _posterior(_normal(lambda s, r: (s + r) ** 2))
     ),
-    "`s` and `r` are standard deviations: square them.": _posterior(_normal(lambda s, r: s + r)),
+    "`s` and `r` are standard deviations: square them, both.": (
+        _posterior(_normal(lambda s, r: s + r)),
+        _posterior(_normal(lambda s, r: s**2 + r)),
+        _posterior(_normal(lambda s, r: s + r**2)),
+    ),
     "The 2 of the normal density is missing in the exponent.": _posterior(_normal(lambda s, r: s**2 + r**2, 1)),
     "The root is too much: what stands in the exponent is the variance.": (
         _posterior(_normal(lambda s, r: (s**2 + r**2) ** 0.5))
@@ -256,6 +307,18 @@ _COORDINATE = {
     "That is the nearer bump alone. Both are possible: weigh them.": (
         _posterior(lambda d, s, r: (d.abs() == d.abs().amin(1, keepdim=True)).to(d))
     ),
+    "The softmax runs over the wrong axis: for each `c`, the weights of the *bumps* add up to 1, `dim=1`.": (
+        _posterior(lambda d, s, r: torch.softmax(-(d**2) / (2 * (s**2 + r**2)), 0))
+    ),
+    "A row of `means` is a bump, and its two coordinates are the columns. You have rows in place of columns.": (
+        lambda c, means, s, r: _expected(c, means.T, s, r),
+        lambda c, means, s, r: _weights(c, means[:, 1], s, r) @ means[0],
+        lambda c, means, s, r: _weights(c, means[1], s, r) @ means[:, 0],
+    ),
+    "That is the weight of one bump. The mean is still to come: both weights, times the first coordinates, added.": (
+        lambda c, means, s, r: _weights(c, means[:, 1], s, r)[:, 0],
+        lambda c, means, s, r: _weights(c, means[:, 1], s, r)[:, 1],
+    ),
     "That is the mean without knowing `c`.": _posterior(lambda d, s, r: torch.full_like(d, 0.5)),
     "The weights do not add up to 1: divide by their sum.": (
         _posterior(lambda d, s, r: torch.exp(-(d**2) / (2 * (s**2 + r**2))))
@@ -271,9 +334,8 @@ def expected_coordinate(answer: Any) -> str | None:
         means = torch.tensor([[-1.5, 0.6], [1.1, -0.4]]) + 0.3 * torch.rand(2, 2)
         return torch.linspace(-1.5, 1.5, n), means, 0.4 + 0.2 * torch.rand(()).item(), 0.7 + 0.2 * torch.rand(()).item()
 
-    truth = _posterior(_normal(lambda s, r: s**2 + r**2))
-    if wrong := diagnose(answer, truth, _COORDINATE, [place(9), place(9)], rows=True):
+    if wrong := diagnose(answer, _expected, _COORDINATE, [place(9), place(9)]):
         return wrong
-    if diagnose(answer, truth, {}, [place(2)], rows=True):
+    if diagnose(answer, _expected, {}, [place(2)]):
         return "Right for 9 values of `c` and not for 2: with as many values as bumps, a wrong axis raises no error."
     return None

@@ -26,6 +26,20 @@ def _one_by_one(velocity, t, x, label, null, w):
     return torch.tensor(rows)
 
 
+def _as_one_batch(velocity, t, x, label, null, w):
+    """Labels of another whole type, and one time for each image."""
+    each = torch.cat([label, torch.full_like(label, null)]).to(torch.int32)
+    one, free = velocity(t.expand(2 * len(x)), torch.cat([x, x]), each).chunk(2)
+    return free + w * (one - free)
+
+
+def _least(label, null, p, u):
+    """Exactly a share p of the batch."""
+    out = label.clone()
+    out[u.argsort()[: round(p * len(u))]] = null
+    return out
+
+
 def _without_a_shape(velocity, t, x, label, null, w):
     return (1 - w) * velocity(t, x, null) + w * velocity(t, x, label)
 
@@ -45,7 +59,7 @@ def _by_scipy(c, means, s, r):
 def _by_the_package(c, means, s, r):
     """The second coordinate as points that are seen through noise, with their posterior for the bumps."""
     line = GaussianMixture(means[:, 1:].double(), s)
-    return (line.responsibilities(c.double()[:, None], 1.0, r) * means[:, 0]).sum(1, keepdim=True)
+    return (line.responsibilities(c.double()[:, None], 1.0, r) * means[:, 0]).sum(1)
 
 
 def _by_brute_force(c, means, s, r):
@@ -73,11 +87,15 @@ CASES = {
             (lambda v, t, x, y, n, w: _guided(v, t, x, y, 0, w), "class 0"),
             (lambda v, t, x, y, n, w: _guided(v, t, x, y[0].expand(len(x)), n, w), "have the first"),
             (lambda v, t, x, y, n, w: _guided(v, t, x, y, n, min(1, w)), "cut off"),
+            (lambda v, t, x, y, n, w: _guided(v, t, x, y.flip(0), n, w), "got the label of another"),
+            (lambda v, t, x, y, n, w: _guided(v, t[None].expand(3), x, y, n, w), "Your code raised ValueError: t must"),
             (_without_a_shape, "Your code raised ValueError: label must hold"),
             (lambda velocity, t, x, label, w, null: _guided(velocity, t, x, label, null, w), "in this order"),
         ],
         [
             _one_by_one,
+            _as_one_batch,
+            lambda v, t, x, y, n, w: _guided(v, t.repeat(len(x)), x, y, n, w),
             lambda v, t, x, y, n, w: guide(v, y, w, n)(t, x),
             lambda v, t, x, y, n, w: torch.lerp(v(t, x, 0 * y + n).double(), v(t, x, y).double(), w),
             lambda velocity, *, t, x, label, null, w: numpy.asarray(_guided(velocity, t, x, label, null, w)),
@@ -98,6 +116,7 @@ CASES = {
             (lambda label, null, p, u: [null if i < p * len(u) else y for i, y in enumerate(label)], "same places"),
             (lambda label, null, p, u: u < p, "as 0 and 1"),
             (lambda label, null, p, u: torch.where(u < 0.5, null, label), "Half of them"),
+            (_least, "exactly a share"),
         ],
         [
             lambda label, null, p, u: [null if v < p else y for y, v in zip(label.tolist(), u.tolist(), strict=True)],
@@ -110,7 +129,10 @@ CASES = {
         [
             (lambda a, b: b / (a - b), "One less"),
             (lambda a, b: a / (b - a), "sign is turned"),
-            (lambda a, b: a / b, "not 0 yet"),
+            (lambda a, b: a / b, "the w at which it is 0"),
+            (lambda a, b: a * b / (a - b), "they double yours"),
+            (lambda a, b: (a - b) / a, "upside down"),
+            (lambda a, b: a - b, "stands beside w"),
             (lambda a, b: b / a, "all is well. Solve"),
             (lambda a, b: 1 / (a - b), "multiply by `a`"),
             (lambda a, b: a**2 / (a**2 - b**2), "were standard deviations"),
@@ -132,13 +154,17 @@ CASES = {
         49,
         [
             (32, "without guidance"),
-            (64, "all the way"),
+            (64, "with guidance all the way"),
             (48, "one time too few"),
             (24, "looks twice"),
             (17, "Those are the times"),
             (34, "Those are the passes"),
             (33, "still goes through once"),
-            (50, "one of the times twice"),
+            (50, "the last time is 31 / 32"),
+            (66, "there are 32 times, not 33"),
+            (40, "8 steps in the interval"),
+            (98, "all of it twice"),
+            (46, "Count them again"),
             (47, "Neither end"),
         ],
         ["49 passes", 32 + 17, Fraction(49), torch.tensor(49)],
@@ -149,7 +175,17 @@ CASES = {
             (lambda c, m, s, r: _expected(c, m, s, 0.0), "was forgotten"),
             (lambda c, m, s, r: _expected(c, m, 0.0, r), "Only the noise"),
             (lambda c, m, s, r: _expected(c, m, s + r, 0.0), "do not add up, variances do"),
-            (lambda c, m, s, r: _expected(c, m, s**0.5, r**0.5), "square them"),
+            (lambda c, m, s, r: _expected(c, m, s**0.5, r**0.5), "square them, both"),
+            (lambda c, m, s, r: _expected(c, m, s, r)[:, None], "one axis too many"),
+            (
+                lambda c, m, s, r: torch.softmax(-((c[:, None] - m[:, 1]) ** 2) / (2 * (s**2 + r**2)), 0) @ m[:, 0],
+                "runs over the wrong axis",
+            ),
+            (lambda c, m, s, r: _expected(c, m.T, s, r), "rows in place of columns"),
+            (
+                lambda c, m, s, r: torch.softmax(-((c[:, None] - m[:, 1]) ** 2) / (2 * (s**2 + r**2)), 1)[:, 0],
+                "weight of one bump",
+            ),
             (lambda c, m, s, r: _expected(c, m, s / 2**0.5, r / 2**0.5), "The 2 of the normal"),
             (lambda c, m, s, r: _expected(c, m, math.hypot(s, r) ** 0.5, 0.0), "root is too much"),
             (
