@@ -33,14 +33,14 @@ def grid(
     Args:
         images: one channel for grey (ink is dark), three for colour.
         columns: images a row.
-        titles: one short text above each image, or None.
+        titles: one short text above each image, or above each column, or None.
         size: side of an image in inches.
 
     Returns:
         A matplotlib figure with a transparent background.
 
     Raises:
-        ValueError: for anything but a batch of grey or colour images, or another number of titles than of images.
+        ValueError: for anything but a batch of grey or colour images, or titles for neither each image nor each column.
 
     Example:
         >>> import torch
@@ -48,20 +48,21 @@ def grid(
         12
     """
     _check(images, 4)
-    if columns < 1 or (titles is not None and len(titles) != len(images)):
-        raise ValueError(
-            f"columns must be at least 1 and titles one for each of {len(images)} images, got columns={columns} and "
-            f"{None if titles is None else len(titles)} titles"
-        )
     columns = min(columns, len(images))
-    title = 0.0 if titles is None else _TITLE
-    figure, axes = _axes(-(-len(images) // columns), columns, size, headroom=title, between=title)
+    if columns < 1 or (titles is not None and len(titles) not in (columns, len(images))):
+        raise ValueError(
+            f"columns must be at least 1 and titles one for each of {len(images)} images or of {columns} columns, got "
+            f"columns={columns} and {None if titles is None else len(titles)} titles"
+        )
+    titles = titles or []
+    above, between = (_TITLE if len(titles) > n else 0.0 for n in (0, columns))
+    figure, axes = _axes(-(-len(images) // columns), columns, size, headroom=above, between=between)
     for i, axis in enumerate(axes):
         if i >= len(images):
             axis.remove()
             continue
         _show(axis, images[i])
-        if titles is not None:
+        if i < len(titles):
             axis.set_title(str(titles[i]), color=_GREY, fontsize=10, pad=3)
     return figure
 

@@ -150,6 +150,20 @@ def test_a_grid_shows_each_image_in_its_place_dark_for_ink() -> None:
     assert len(grid(torch.zeros(2, 3, 4, 4)).axes) == 2
 
 
+def test_titles_of_columns_take_no_room_between_the_rows() -> None:
+    images, heads = torch.zeros(6, 1, 8, 8), ["a", "b"]
+    each, head, none = (grid(images, 2, titles=titles) for titles in (heads * 3, heads, None))
+    assert [axis.get_title() for axis in head.axes] == ["a", "b", "", "", "", ""]
+    assert [axis.get_title() for axis in each.axes] == heads * 3
+    heights = [figure.get_size_inches()[1] for figure in (none, head, each)]
+    assert heights[2] - heights[1] == pytest.approx(2 * (heights[1] - heights[0]))
+    gaps = [figure.axes[0].get_position().y0 - figure.axes[2].get_position().y1 for figure in (none, head)]
+    assert gaps[1] * heights[1] == pytest.approx(gaps[0] * heights[0])
+    for wrong in (heads * 2, ["a"], []):
+        with pytest.raises(ValueError, match=r"titles one for each of 6 images or of 2 columns"):
+            grid(images, 2, titles=wrong)
+
+
 def test_a_strip_runs_through_time_from_left_to_right() -> None:
     states = torch.arange(6.0).reshape(3, 2, 1, 1, 1).expand(3, 2, 1, 4, 4) / 5
     figure = strip(states, torch.tensor([0.0, 0.5, 1.0]))
