@@ -3,6 +3,8 @@
 Name -> (right, [(wrong, words of its own message), ...], [right in unusual form, ...]).
 """
 
+import math
+
 import numpy
 import scipy.linalg
 import torch
@@ -191,6 +193,48 @@ CASES = {
             "60 calls",
             torch.tensor([60]),
             numpy.int32(60),
+        ],
+    ),
+    "comparable_reports": (
+        "ae",
+        [
+            ("ab", "another network"),
+            ("ac", "500 others"),
+            ("a, d", "copier scores best"),
+            ("af", "coarse solver"),
+            ("a", "leave e out"),
+            ("e", "leave a out"),
+            ("abcdef", "All six?"),
+            ("ag", "you wrote 'ag'"),
+            ("", "you wrote ''"),
+            (2, "you gave an int"),
+            (lambda: "ae", "you gave a function"),
+        ],
+        ["E, A", "a and e.", ["a", "e"], {"e", "a"}, "(a) with (e)", numpy.array(["a", "e"])],
+    ),
+    "bits_too_many": (
+        1.01,
+        [
+            (-1.0056, "not too low"),
+            (8 * math.log(2) - math.log(127.5), "in nats"),
+            (784 * 1.0056, "bits per *dimension*"),
+            (784 * 0.69706, "and not in bits"),
+            (0.00565, "the whole range is 2 long"),
+            ("log2(127.5)", "right charge"),
+            (8, "should it have charged"),
+            (0, "half the density"),
+            (2, "times wider"),
+            (1, "256 greys have 255 gaps"),
+            (1.05, "Off by 0.0444"),
+            ("a bit", "you wrote 'a bit'"),
+        ],
+        [
+            "8 - log2(127.5)",
+            1.0056,
+            torch.tensor(512 / 255).log2(),
+            "log2(512/255)",
+            "1.006 bits",
+            numpy.float64(1.006),
         ],
     ),
 }
