@@ -31,7 +31,7 @@ def guide(
     """The field `(1 - scale) v(t, x, null) + scale v(t, x, label)`, as a field `v(t, x)` again.
 
     At scale 1 it is the labelled field, at 0 the one without a label; above 1 it goes away from what the unlabelled
-    one would do. It does not sample the density that is tilted likewise, on any path: see chapter 9.
+    one would do. In general it does not sample the density that is tilted likewise, on any path: see chapter 9.
 
     Args:
         velocity: `v(t, x, label=...)`, a network that was trained with some labels left out (`drop_labels`).
@@ -213,15 +213,20 @@ class Inpainted(nn.Module):
         self.register_buffer("known", known, persistent=False)
         self.training = is_trained(velocity)
 
-    def forward(self, t: Tensor | float, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+    def forward(
+        self,
+        t: Tensor | float,
+        x: Float[Tensor, "batch *event"],
+    ) -> Float[Tensor, "batch *event"]:
         """The velocity at x, corrected for what is known; t is a scalar or one time a row."""
         c = self.path.coefficients(t, x)
         if _validate.readable(c.sigma) and not (c.sigma > 0).all():
-            raise ValueError("at sigma = 0 every path has arrived, and x decides: stop at t = 1 - 1e-6 or earlier")
+            raise ValueError("at sigma = 0 every path has arrived: stop at t = 1 - 1e-6 or earlier")
         rate = c.d_alpha * c.sigma - c.alpha * c.d_sigma  # above 0, but where nothing moves yet
 
         def data(at: Tensor) -> tuple[Tensor, Tensor]:
-            u = _validate.output_like("velocity", self.velocity(torch.as_tensor(t, device=x.device), at), at)
+            u = self.velocity(torch.as_tensor(t, device=x.device), at)
+            u = _validate.output_like("velocity", u, at)
             return (c.sigma * u - c.d_sigma * at) / torch.where(rate == 0, 1.0, rate), u
 
         mean, pull, u = torch.func.vjp(data, x, has_aux=True)  # type: ignore[misc]

@@ -32,8 +32,7 @@ PAGE = "09_guidance"
 def start() -> dict[str, Any]:
     known: dict[str, Any] = {}
     run(PAGE, known, "import copy", ("plots.use_style()", ""))
-    run(PAGE, known, "a, b, w = 1.0, 2.0, 3.0")
-    functions(PAGE, known, "mixed", "with_label")
+    functions(PAGE, known, "gaussian", "mixed", "with_label")
     run(PAGE, known, "group_at = torch.tensor", ("scale=0.5)  ", "scale=0.5).to(torch.float64)  "))
     return known
 
@@ -239,6 +238,33 @@ def test_tilting_weighs_all_data_by_what_is_said_of_the_label() -> None:
     difference = w * group + (1 - w) * everything - (everything + w * says)
     assert difference.std() < 1e-12
     assert (says < 1e-12).all()
+
+
+def test_for_weights_above_one_the_tilted_density_is_divided_by_at_least_one() -> None:
+    """The integral of p(x | y)^w p(x)^(1 - w), by a sum on a grid: 1 or more above w = 1, 1 or less between 0 and 1."""
+    known, line = page(), (torch.arange(200, dtype=F64) + 0.5) / 20 - 5
+    x = torch.cartesian_prod(line, line)
+    group, everything = known["group"].log_prob(x), known["everything"].log_prob(x)
+    total = {w: (w * group + (1 - w) * everything).exp().sum().item() / 400 for w in (0.0, 0.5, 1.0, 2.0, 3.0)}
+    assert max(abs(total[0.0] - 1), abs(total[1.0] - 1)) < 1e-3
+    assert total[0.5] < 0.95
+    assert 1.5 < total[2.0] < total[3.0]
+
+
+def test_early_scores_differ_by_nearly_one_vector() -> None:
+    """At points on the way, the spread of the difference over its mean: small up to t = 0.1, and not later."""
+    known, path = page(), AffinePath()
+    field = known["mixed"](known["labelled"], known["free"], 3.0)
+    times = torch.tensor([0.0, 0.05, 0.1, 0.3, 0.5], dtype=F64)
+    states = solve(field, draw(400, 2), times=times, method="rk4", steps=20).states
+
+    def unlike(t: Tensor, x: Tensor) -> float:
+        delta = path.marginal_score(t, x, known["group"]) - path.marginal_score(t, x, known["everything"])
+        return ((delta - delta.mean(0)).square().sum(1).mean().sqrt() / delta.mean(0).norm()).item()
+
+    spread = [unlike(t, x) for t, x in zip(times[1:], states[1:], strict=True)]
+    assert max(spread[:2]) < 0.2
+    assert min(spread[2:]) > 0.4
 
 
 def test_hidden_labels_teach_the_field_of_all_data_if_they_are_hidden_blindly() -> None:

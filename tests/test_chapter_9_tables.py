@@ -92,6 +92,13 @@ def test_what_the_page_says_of_intervals() -> None:
     assert gap(tilted, early) > 4 * gap(tilted, late)
     assert gap(tilted, guided) > 10 * gap(tilted, late)
     assert gap(own, guided) > 4 * gap(own, late) > 1
+    never, first, part = (known["compare"](3.0, *times)[1] for times in ((2.0, 3.0), (0.0, 0.1), (0.1, 0.5)))
+    torch.testing.assert_close(never, plain, atol=1e-3, rtol=0)  # not guided at all, it is the flow of weight 1
+    assert gap(tilted, never) < gap(tilted, first) < gap(tilted, never) + 0.05  # the first tenth costs hardly anything
+    assert gap(tilted, part) > 5 * gap(tilted, first)
+    assert gap(tilted, never) < 0.5 * gap(tilted, late)  # by one direction no guidance is nearer
+    assert gap(never, tilted) > 1.2 * gap(late, tilted)  # and by the other, late guidance
+    assert gap(tilted, guided) > 3 * gap(guided, tilted)
     x, area = known["squares"], known["area"]
     touched = (x[:, 0] > -0.9) & (x[:, 0] < 1)
     share = lambda log_p: (log_p.exp() * touched).sum() * area  # noqa: E731
@@ -122,7 +129,7 @@ def test_the_answers_under_the_figure() -> None:
 
 
 @with_slips(
-    ("quantile(0.01)", "quantile(0.99)"), ("log_prob(x) < rare", "log_prob(x) > rare"), ("* 12 / n", "/ n"),
+    ("quantile(0.01)", "quantile(0.99)"), ("log_prob(x) < rare", "log_prob(x) > rare"), ("* 12 / len(x)", "/ len(x)"),
     ("bincount(minlength=12).min()", "bincount().min()"), ("(x, real)", "(x, others)"),
 )  # fmt: skip
 def test_the_table_of_strays(slip: Slip) -> None:

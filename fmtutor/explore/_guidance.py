@@ -24,6 +24,7 @@ from fmtutor.ode import divergence, solve
 from fmtutor.paths import AffinePath
 
 _POINTS, _STEPS, _END, _GRID, _WAYS = 400, 20, 1 - 1e-9, 96, 24
+_TOLD = [(1.0, 0.0, 1.0), (2.0, 0.0, 1.0), (3.0, 0.0, 1.0), (3.0, 0.5, 1.0), (3.0, 0.0, 0.5)]  # without the sliders
 _LABELS = {"weight": "weight w", "first": "guided from t", "last": "until t"}
 _MOST = {"weight": 5.0, "first": 1.0, "last": 1.0}
 
@@ -63,10 +64,12 @@ class Guidance(Explorable):
 
     def tilted(self, weight: float) -> tuple[Float[Tensor, "size size"], float]:
         """`log p(x | y)^w p(x)^(1 - w)` on a grid, top row first, and the logarithm of its integral."""
-        line = self.limit * ((2 * even(0, _GRID - 1, _GRID) + 1) / _GRID - 1)
-        places = torch.cartesian_prod(line.flip(0), line).flip(1)
-        logs = self._log_tilted(weight, places)
+        logs = self._log_tilted(weight, self._places())
         return logs.reshape(_GRID, _GRID), logs.logsumexp(0).item() + 2 * math.log(2 * self.limit / _GRID)
+
+    def _places(self) -> Float[Tensor, "cells 2"]:
+        line = self.limit * ((2 * even(0, _GRID - 1, _GRID) + 1) / _GRID - 1)
+        return torch.cartesian_prod(line.flip(0), line).flip(1)
 
     def gap(self, weight: float, first: float = 0.0, last: float = 1.0) -> float:
         """The Kullback-Leibler divergence of what the flow draws from the tilted density, in nats."""
@@ -99,8 +102,22 @@ class Guidance(Explorable):
         for ax, title in ((left, "guided flow"), (right, "tilted density")):
             self._rings(ax)
             ax.set_title(title, color=GREY, fontsize=10)
-        figure.suptitle(f"gap {max(self.gap(weight, first, last), 0):.2f} nats", color=GREY, fontsize=11)
+        figure.suptitle(self.words(weight, first, last), color=GREY, fontsize=9)
         return figure
+
+    def words(self, weight: float, first: float, last: float) -> str:
+        """The weight, when it holds, both spreads and the gap, in one line."""
+        when = f", guided from t = {first:g} until {last:g}" if first < last else ", nothing is guided"
+        ends, gap = self.ways(weight, first, last)[0][-1], max(self.gap(weight, first, last), 0)
+        spread = (ends - ends.mean(0)).square().sum(1).mean().sqrt()
+        both = f"spread {spread:.2f}, tilted {self.tilted_spread(weight):.2f}"
+        return f"weight {weight:g}{when}: {both}; gap from flow to tilted {gap:.2f} nats"
+
+    def tilted_spread(self, weight: float) -> float:
+        """The root mean square distance of the tilted density from its mean."""
+        places = self._places()
+        share = self._log_tilted(weight, places).softmax(0)[:, None]
+        return (share * (places - (share * places).sum(0)).square()).sum().sqrt().item()
 
     def _rings(self, ax: Axes) -> None:
         """Every bump at two standard deviations, in colour where the label is the one asked for."""
@@ -125,10 +142,17 @@ class Guidance(Explorable):
             '<table><thead><tr><th scope="col"></th><th scope="col">guided flow</th>'
             '<th scope="col">tilted density</th></tr></thead>'
             f'<tbody><tr><th scope="row">spread around the mean</th>{cells}</tr></tbody>'
-            '<tfoot><tr><td>gap in nats</td><td data-fx="gap" aria-live="polite"></td><td></td></tr></tfoot></table>'
+            "<tfoot><tr><td>gap from flow to tilted, in nats</td>"
+            '<td data-fx="gap" aria-live="polite"></td><td></td></tr></tfoot></table>'
             '<p class="fx-hint" data-fx="said" aria-live="polite"></p>'
-            f"{no_script(img(uri(self.draw(**self.start), 'webp', dpi=72), self.alt))}"
+            f"{no_script(self._still())}"
         )
+
+    def _still(self) -> str:
+        """One picture, and in words what the sliders would have shown."""
+        picture = img(uri(self.draw(**self.start), "webp", dpi=72), f"{self.alt}. {self.words(**self.start)}")
+        lines = "".join(f"<li>{html.escape(self.words(*at))}</li>" for at in _TOLD)
+        return f"{picture}<p>What the sliders would show:</p><ul>{lines}</ul>"
 
     def data(self) -> dict[str, Any]:
         return {
@@ -168,7 +192,7 @@ def guidance(
     scale: float = 0.45,
     weights: Float[Tensor, " k"] | None = None,
     start: tuple[float, float, float] = (2.0, 0.0, 1.0),
-    alt: str = "Points where a guided flow ends, beside the tilted density: the points lie closer together",
+    alt: str | None = None,
 ) -> Guidance:
     """Classifier-free guidance in the plane: the ends of the guided flow beside the tilted density, and their gap.
 
@@ -184,7 +208,7 @@ def guidance(
         scale: the standard deviation of a bump, above 0.
         weights: their probabilities; equal ones when left out.
         start: what is shown first: the weight, from 0 to 5, and the times from and until which the flow is guided.
-        alt: what there is to see, for readers who cannot.
+        alt: what there is to see, for readers who cannot; the bumps and the weight, when left out.
 
     Raises:
         TypeError: means hold no floating-point numbers, or labels no whole ones.
@@ -214,4 +238,10 @@ def guidance(
     _validate.positive("scale", scale)
     places, shares = means.detach().cpu().double(), weights.detach().cpu().double()
     everything = GaussianMixture(places, scale, shares)
+    if alt is None:
+        alt = (
+            f"Left: the points where the guided flow ends, at first of weight {values['weight']:g}, among {len(means)} "
+            f"rings, the bumps, {int(chosen.sum())} of them with the label asked for. Right: the tilted density. "
+            "Below: both spreads, and the gap from flow to tilted density"
+        )
     return Guidance(everything, GaussianMixture(places[chosen], scale, shares[chosen]), values, alt)

@@ -85,7 +85,7 @@ function update() {
   find("flow-spread").textContent = spreadOf(ends).toFixed(2);
   find("tilted-spread").textContent = law.spread.toFixed(2);
   find("gap").textContent = Math.max(nats, 0).toFixed(2);
-  const measured = "Gap: how far the density of the guided flow is from the tilted one, as a Kullback–Leibler divergence.";
+  const measured = "Gap: the Kullback–Leibler divergence of the guided flow from the tilted density, KL(flow, tilted).";
   said.textContent = first < last ? measured : `Nothing is guided: these points follow the label alone. ${measured}`;
   draw();
 }

@@ -122,6 +122,11 @@ def test_equal_gaussians_agree_and_prove_nothing(schedule: Schedule) -> None:
             torch.testing.assert_close(ends, mean + 0.5 * noise, rtol=0, atol=1e-4)
     assert found["one blob"] < 0.01
     assert found["both blobs"] > 0.4
+    assert ends.mean().item() > (share @ x).item() + 0.3  # of both blobs: in mean and in spread
+    assert ends.var().item() < 0.6 * (share @ (x - share @ x) ** 2).item()
+    ratio = {free: (label.log_prob(x) - free.log_prob(x)).exp().max().item() for free in (other, both)}
+    assert ratio[both] <= 2 + 1e-9  # one over the probability of the label
+    assert ratio[other] > 1e9  # no bound: no label of finitely many has such data
 
 
 def test_a_weight_of_three_is_two_different_fields() -> None:

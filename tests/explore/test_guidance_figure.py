@@ -212,6 +212,23 @@ def test_the_words_beside_it() -> None:
     assert drawn(page(), {**START, "last": 0.1})["said"]["said"].startswith("Nothing is guided")
 
 
+def test_without_scripts_the_numbers_are_there_in_words() -> None:
+    """Weight, both spreads and the gap, in the words under the picture, in its title and in its description."""
+    shown = figure()
+    still = page()[page().index("<noscript>") : page().index("</noscript>")]
+    states, law = shown.ways(3.0, 0.5, 1.0)[0], in_node("tilt(logGrid(d, 96), 3).spread")
+    spread = (states[-1] - states[-1].mean(0)).square().sum(1).mean().sqrt()
+    gap = f"gap from flow to tilted {shown.gap(3.0, 0.5, 1.0):.2f} nats"
+    line = f"weight 3, guided from t = 0.5 until 1: spread {spread:.2f}, tilted {law:.2f}; {gap}"
+    assert line in still
+    assert f"weight 1, guided from t = 0 until 1: spread {shown.tilted_spread(1.0):.2f}" in still
+    assert shown.words(2.0, 0.2, 0.9) in still.split("<p>")[0]  # the description of the picture
+    assert shown.draw(**START).get_suptitle() == shown.words(3.0, 0.2, 0.9)
+    assert "nothing is guided" in shown.words(3.0, 0.5, 0.5)
+    for word in ("weight 2", "5 rings", "2 of them", "gap from flow to tilted"):
+        assert word in shown.alt
+
+
 def test_the_figure_in_jupyter() -> None:
     shown = figure()
     plane, tilted = shown.draw(**START).axes
