@@ -173,9 +173,11 @@ def test_autoguidance_is_what_its_formula_says() -> None:
     assert not calls  # without a weight nobody asks it
 
     def careless(t: Tensor, x: Tensor) -> Tensor:
+        t.zero_()
         return x.mul_(2)
 
-    assert autoguide(careless, lambda t, x: x, 3.0)(0.5, torch.ones(1, 1)).item() == 4  # x is still 1 for the other
+    # time and place are what they were for the other
+    assert autoguide(careless, lambda t, x: 2 * t * x, 3.0)(0.5, torch.ones(1, 1)).item() == 4
 
 
 def test_autoguidance_removes_an_error_that_the_weak_model_makes_further() -> None:

@@ -57,6 +57,7 @@ def test_standard_normal_data_are_filled_in_exactly(name: str, t: float) -> None
         small = filled(at.float(), x.float())
         assert small.dtype == torch.float32
         assert small.isfinite().all() or 1 - t < 1e-5
+        assert (small - wanted).abs().max() <= 5e-5 * size or 1 - t < 1e-5  # where alpha is small, no rounding grows
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -80,20 +81,23 @@ def test_planted_mistakes_in_the_correction_are_seen(name: str) -> None:
             assert (found - u - wrong).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("at", [0.002, 0.05, 0.4])
 @pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=repr)
 @pytest.mark.parametrize("s", [0.4, 1.0, 2.5])
-def test_of_data_of_another_size_the_pull_has_another_strength(schedule: Schedule, s: float) -> None:
+def test_of_data_of_another_size_the_pull_has_another_strength(schedule: Schedule, s: float, at: float) -> None:
     """r^2 is the variance of x1 given xt for s = 1. For N(0, s^2 I) it is `s^2 sigma^2 / (alpha^2 s^2 + sigma^2)`.
 
     So the pull on known coordinates is off by their ratio. The others are left alone, and the known values are reached.
     """
-    path, x, t = AffinePath(schedule), torch.randn(20, 3, dtype=F64), torch.tensor(0.4, dtype=F64)
+    path, x, t = AffinePath(schedule), torch.randn(20, 3, dtype=F64), torch.tensor(at, dtype=F64)
     v = partial(normal, path=path, s=s)
     c, filled = path.coefficients(t, x), inpaint(v, path, IMAGE, KNOWN)
     pull, exact = filled(t, x) - v(t, x), conditional(t, x, path, s) - v(t, x)
     ratio = s**2 * (c.alpha**2 + c.sigma**2) / (c.alpha**2 * s**2 + c.sigma**2)
     torch.testing.assert_close(pull, ratio * exact)
     assert torch.allclose(pull, exact, rtol=0.05) is (s == 1)
+    if at != 0.4:
+        return
     end, alone = (solve(f, x, t1=1 - 1e-6, steps=200).x for f in (filled, v))
     assert (end - IMAGE)[:, KNOWN].abs().max() < 1e-2 * max(1, 1 / s**2)
     torch.testing.assert_close(end[:, ~KNOWN], alone[:, ~KNOWN])
