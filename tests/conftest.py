@@ -22,3 +22,12 @@ def same_start() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def _fresh_state() -> Iterator[None]:
+    """An Accelerator's settings belong to the process: without this the first one would decide for all."""
+    state = pytest.importorskip("accelerate.state").AcceleratorState
+    state._reset_state(True)
+    yield
+    state._reset_state(True)

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,33 @@ def test_ctrl_c_leaves_a_model_and_the_way_on(tmp_path: Path, whole: tuple[Image
         run(tmp_path, look=interrupt)
     assert ImageModel.load(tmp_path / "model.safetensors").sample(2, steps=1).shape == (2, 1, 8, 8)
     assert weights_of(run(tmp_path)).equal(weights_of(whole[0]))
+
+
+@pytest.mark.usefixtures("_fresh_state")
+def test_half_precision_is_for_training_alone(tmp_path: Path) -> None:
+    model = run(tmp_path, precision="bf16", look_every=12)
+    x = torch.randn(3, 1, 8, 8)
+    again = ImageModel.load(tmp_path / "model.safetensors")
+    torch.testing.assert_close(model.network(0.5, x), again.network(0.5, x), rtol=0, atol=1e-5)  # bf16: 1e-3
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="precision is bf16 there and no now"):
+        run(tmp_path)
+
+
+def test_several_processes_are_never_several_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(
+        sys.modules, "accelerate", SimpleNamespace(Accelerator=lambda **_: SimpleNamespace(num_processes=1))
+    )
+    with pytest.raises(RuntimeError, match=r"2 processes were started \(WORLD_SIZE\), but accelerate knows of 1"):
+        run(tmp_path)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match="a run in 2 processes needs the package accelerate: pip install accelerate"):
+        run(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(ImportError, match="precision='fp16' needs the package accelerate"):
+        run(tmp_path, precision="fp16")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shares_of_a_batch_are_the_batch() -> None:

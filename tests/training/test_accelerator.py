@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +90,6 @@ def test_an_accelerator_alone_changes_no_bit() -> None:
     assert losses.equal(other_losses)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert a.equal(b)
-
-
-@pytest.fixture
-def _fresh_state() -> Iterator[None]:
-    """An Accelerator's settings belong to the process: without this the first one would decide for all."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.mark.usefixtures("_fresh_state")
