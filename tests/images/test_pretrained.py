@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmtutor import results
-from fmtutor.images import Images, digits, frechet_distance, pretrained, pretrained_classifier, watch
+from fmtutor.images import pretrained, pretrained_classifier
 from fmtutor.images.pretrained import CLASSIFIERS, MODELS, WEIGHTS
 from fmtutor.images.run import load
 from fmtutor.training.weights import read_weights
@@ -38,31 +38,6 @@ def test_the_clothes_are_what_was_asked_for() -> None:
     drawn = model.sample(40, label, steps=8, generator=torch.Generator().manual_seed(0))
     assert (classifier(drawn).argmax(1) == label).float().mean() > 0.6
     torch.testing.assert_close((drawn + 1) * 127.5, ((drawn + 1) * 127.5).round(), rtol=0, atol=1e-4)
-
-
-def test_a_look_measures_draws_beside_real_images() -> None:
-    images, labels = digits("test")
-    classifier = pretrained_classifier("digits")
-    look = watch(classifier, Images(images, labels), samples=100, steps=2)
-
-    class Copier:
-        """Draws the images that the look compares with."""
-
-        network = classifier.train(False)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-
-        def sample(self, n: int, label: torch.Tensor | None, **_: object) -> torch.Tensor:
-            assert label is None or label.equal(labels[self.order[:n]])
-            return images[self.order[:n]]
-
-    copier = Copier()
-    copier.network.classes = 10
-    found = look(copier, 0)  # type: ignore[arg-type]
-    by_hand = frechet_distance(
-        *(classifier.features(images[copier.order[rows]]) for rows in (slice(100), slice(100, 200)))
-    )
-    assert found["frechet"] == 0
-    assert found["real"] == round(by_hand, 3) > 0
 
 
 @pytest.mark.parametrize("get", [pretrained, pretrained_classifier])

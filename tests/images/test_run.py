@@ -18,17 +18,11 @@ from fmtutor.images import (
     Images,
     UNet,
     digits,
-    inception_distance,
-    judge,
-    kernel_distance,
-    pretrained_classifier,
     quantize,
     train,
-    train_classifier,
 )
 from fmtutor.images.__main__ import main
 from fmtutor.images.logbook import save_grid
-from fmtutor.images.pretrained import WEIGHTS
 from fmtutor.images.run import Batches, load
 from fmtutor.ode import ADAPTIVE, FIXED
 
@@ -224,94 +218,6 @@ def test_labels_and_guidance_reach_the_network_or_are_refused() -> None:
         drawn(scale=2.0)
     with pytest.raises(ValueError, match="trained without labels"):
         ImageModel(UNet(1, 8, (1,)), (1, 4, 4), 256).sample(2, label=1)
-
-
-def test_kernel_distance_is_the_sum_over_pairs() -> None:
-    torch.manual_seed(0)
-    a, b = torch.randn(7, 3), torch.randn(5, 3) + 1
-
-    def k(x: torch.Tensor, y: torch.Tensor) -> float:
-        return (float(x @ y) / 3 + 1) ** 3
-
-    within = [
-        sum(k(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j) / (len(s) * (len(s) - 1))
-        for s in (a, b)
-    ]
-    between = sum(k(x, y) for x in a for y in b) / 35
-    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * between, rel=1e-5)
-    same = [kernel_distance(*torch.randn(2, 50, 3)) for _ in range(200)]
-    mean = sum(same) / 200
-    error = (sum((v - mean) ** 2 for v in same) / 199 / 200) ** 0.5
-    assert abs(mean) < 4 * error  # not biased: at one size as at another
-
-
-def test_a_judgement_has_its_numbers_beside_real_ones_and_its_protocol(whole: tuple[ImageModel, Path]) -> None:
-    known, held_out = digits("train"), digits("test")
-    classifier = train_classifier(*known, steps=30)
-    how: dict[str, Any] = {"samples": 100, "steps": 4, "likelihood": 5, "likelihood_steps": 10}
-    found = judge(whole[0], classifier, known, held_out, **how)
-    assert json.loads(json.dumps(found)) == found
-    protocol = (
-        "samples",
-        "reference",
-        "method",
-        "steps",
-        "evaluations",
-        "seed",
-        "precision",
-        "machine",
-        "seconds",
-        "commit",
-    )
-    assert set(protocol) <= set(found["protocol"])
-    assert found["protocol"]["precision"] == "float32"
-    assert found["protocol"]["machine"]["torch"] == torch.__version__
-    assert found["numbers"]["calls_per_sample"] == 8
-    assert found["numbers"]["frechet"] > 2 * found["real"]["frechet"]  # twelve steps teach nothing
-    assert found["numbers"]["nearest_training_image"] > found["real"]["nearest_training_image"]
-    assert found["protocol"]["samples"] == 100
-    copier = Copier(known)
-    copied = judge(copier, classifier, known, held_out, **(how | {"likelihood": 0}))
-    assert copied["numbers"]["nearest_training_image"] == 0
-    assert copied["numbers"]["frechet"] < 2 * found["real"]["frechet"]
-    guided = judge(whole[0], classifier, known, held_out, scale=2.0, **(how | {"likelihood": 0}))
-    assert guided["numbers"]["calls_per_sample"] == 16
-    with pytest.raises(ValueError, match="samples must be at most half of 445 held-out images, got 300"):
-        judge(whole[0], classifier, known, held_out, samples=300)
-
-
-class Corner(torch.nn.Module):
-    """Stands for Inception: two numbers of an image's bytes."""
-
-    num_features = 2
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels[:, 0, 3:5, 3].double()
-
-
-def test_the_inception_distance_is_among_the_numbers_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torchmetrics")
-    known, held_out = digits("train"), digits("test")
-    classifier = pretrained_classifier("digits")
-    found = judge(Copier(known), classifier, known, held_out, samples=100, likelihood=0, inception=Corner())
-    order = torch.randperm(len(held_out.images), generator=torch.Generator().manual_seed(0))
-    by_hand = inception_distance(held_out.images[order[100:200]], held_out.images[order[:100]], Corner())
-    assert found["real"]["inception"] == by_hand
-    assert found["numbers"]["inception"] > 0
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(SystemExit, match=r"ImportError: .* needs torch-fidelity and torchmetrics"):
-        main(["evaluate", str(WEIGHTS / "fashion_mnist.safetensors"), "--inception"])
-
-
-class Copier(ImageModel):
-    """Draws training images."""
-
-    def __init__(self, known: Images) -> None:
-        super().__init__(UNet(1, 8, (1,)), (1, 8, 8), 17)
-        self.known = known.images
-
-    def sample(self, n: int, *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
-        return self.known[torch.randperm(len(self.known), generator=torch.Generator().manual_seed(0))[:n]]
 
 
 def test_the_three_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: tuple[ImageModel, Path]) -> None:
