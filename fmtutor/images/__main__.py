@@ -109,9 +109,13 @@ def _train(unlabelled: bool, multipliers: Sequence[int], look_samples: int, **se
     data, look = settings["data"], None
     if look_samples and data in CLASSIFIERS:
         held_out, _ = load(data, "test", root=settings["root"])
-        look = watch(pretrained_classifier(data), held_out, samples=look_samples)
+        look = watch(pretrained_classifier(data).to(_device()), held_out, samples=look_samples)
     _, history = train(labelled=not unlabelled, multipliers=tuple(multipliers), look=look, tell=tqdm.write, **settings)
     print(history)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _model(path: str) -> ImageModel:
@@ -122,7 +126,7 @@ def _model(path: str) -> ImageModel:
             "model too), or name another folder"
         )
     model = ImageModel.load(file / "model.safetensors" if file.is_dir() else file)
-    model.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.network.to(_device())
     return model
 
 
@@ -144,8 +148,7 @@ def _evaluate(
         raise ValueError(f"data must be one of {', '.join(COLLECTIONS)}, which have held-out images, got {name!r}")
     (known, _), (held_out, _) = load(name, root=root), load(name, "test", root=root)
     classifier = pretrained_classifier(name) if name in CLASSIFIERS else train_classifier(*known, steps=1000)
-    classifier.to(next(judged.network.parameters()).device)
-    found = judge(judged, classifier, known, held_out, inception=network, **how)
+    found = judge(judged, classifier.to(_device()), known, held_out, inception=network, **how)
     found["protocol"] |= {"data": name, "command": command}
     text = json.dumps(found, indent=1)
     if out:

@@ -147,7 +147,7 @@ def watch(
         generator = torch.Generator(device).manual_seed(0)
         label = labels.to(device) if model.network.classes else None
         drawn = model.sample(n, label, method=method, steps=steps, generator=generator)
-        found = frechet_distance(features_of(classifier, drawn.to(reference.device)), reference)
+        found = frechet_distance(features_of(classifier, drawn), reference)
         return {"frechet": round(found, 3), "real": round(real, 3)}
 
     return look
@@ -155,8 +155,9 @@ def watch(
 
 @torch.no_grad()
 def features_of(classifier: nn.Module, images: Tensor, batch: int = 500) -> Float[Tensor, "n features"]:
-    """What the classifier sees in images, some at a time."""
-    return torch.cat([classifier.features(part) for part in images.split(batch)])  # type: ignore[operator]
+    """What the classifier sees in images, some at a time, on its own device."""
+    device = next(classifier.parameters(), images).device
+    return torch.cat([classifier.features(part.to(device)) for part in images.split(batch)])  # type: ignore[operator]
 
 
 def _distances(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fmtutor.images import ImageModel, train
+from fmtutor.images import ImageModel, UNet, train
 from fmtutor.images.logbook import Logbook, sheet
 from fmtutor.training import History
 
@@ -55,16 +55,19 @@ def boards(monkeypatch: pytest.MonkeyPatch) -> list[Board]:
 
 
 def interrupted_and_gone_on_with(folder: Path, **changes: Any) -> History:
-    """Broken off at the second look, whose line is then written anew."""
+    """Broken off just after the second look, so that its line is there and is then written anew."""
 
-    def fail(model: ImageModel, step: int) -> dict[str, float]:
-        if step == 8:
+    def fail(line: str) -> None:
+        if line.startswith("step 8:"):
             raise InterruptedError("killed")
+
+    def look(model: ImageModel, step: int) -> dict[str, float]:
         return {"more": step / 8}
 
     with pytest.raises(InterruptedError):
-        train(folder, "digits", look=fail, **SMALL, **changes)
-    return train(folder, "digits", look=lambda _, step: {"more": step / 8}, **SMALL, **changes)[1]
+        train(folder, "digits", look=look, tell=fail, **SMALL)
+    assert [line["step"] for line in lines(folder)] == [4, 8]
+    return train(folder, "digits", look=look, **SMALL, **changes)[1]
 
 
 def test_a_line_has_the_mean_loss_since_the_line_before(tmp_path: Path, boards: list[Board]) -> None:
@@ -78,7 +81,8 @@ def test_a_line_has_the_mean_loss_since_the_line_before(tmp_path: Path, boards: 
     since_the_resume, last = history.losses[6:8].mean().item(), history.losses[7].item()
     assert abs(found[1]["loss"] - since_the_resume) > 1e-3 < abs(found[1]["loss"] - last)  # what it would be by mistake
     assert [re.sub("seconds [^,]+", "seconds", line) for line in told] == [
-        f"step {line['step']}: loss {line['loss']:.4g}, seconds, cpu_seconds, more {line['more']:.4g}" for line in found
+        f"step {line['step']}: loss {line['loss']:.4g}, seconds, cpu_seconds, more {line['step'] / 8:.4g}"
+        for line in found[1:]
     ]
 
     first, second = boards
@@ -87,9 +91,9 @@ def test_a_line_has_the_mean_loss_since_the_line_before(tmp_path: Path, boards: 
     assert first.closed
     assert second.closed
     numbers = [(name, line[name], line["step"]) for line in found for name in line if name != "step"]
-    assert first.told + second.told == numbers
+    assert [each for each in first.told if each[2] < 8] + second.told == numbers
     picture = ("samples", (64, 64, 1), torch.uint8)
-    assert first.pictures + second.pictures == [(*picture, step, "HWC") for step in (4, 8, 10)]
+    assert first.pictures[:1] + second.pictures == [(*picture, step, "HWC") for step in (4, 8, 10)]
 
 
 def test_without_tensorboard_nothing_is_missed_and_a_cut_line_stops_nothing(
@@ -104,6 +108,16 @@ def test_without_tensorboard_nothing_is_missed_and_a_cut_line_stops_nothing(
     book(6)
     assert lines(tmp_path)[0] == first
     assert {name: lines(tmp_path)[1][name] for name in ("step", "loss")} == {"step": 6, "loss": 2.0}
+    pictures = [(tmp_path / f"samples-{step:08d}.png").read_bytes() for step in (4, 6)]
+    assert pictures[0] == pictures[1]  # the model is the same, and so is the noise
+
+
+def test_the_grid_shows_all_classes_in_turn(tmp_path: Path) -> None:
+    model = ImageModel(UNet(1, 8, (1,), classes=5), (1, 4, 4), 256)
+    seen = []
+    model.sample = lambda n, label, **_: seen.append((n, label.tolist())) or torch.zeros(n, 1, 4, 4)  # type: ignore
+    Logbook(tmp_path, model, [1.0])(1)
+    assert seen == [(64, [k % 5 for k in range(64)])]
 
 
 def test_the_bar_counts_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,6 +214,13 @@ def test_labels_and_guidance_reach_the_network_or_are_refused() -> None:
     assert both[::2].equal(a[::2])
     assert both[1::2].equal(b[1::2])
     assert not drawn(label=1, scale=3.0).equal(b)
+    x, y, none = torch.randn(2, 1, 4, 4), torch.tensor([1, 1]), torch.tensor([3, 3])
+    by_hand = 3 * network(0.3, x, label=y) - 2 * network(0.3, x, label=none)
+    torch.testing.assert_close(model.flow(1, 3.0).velocity(0.3, x), by_hand)
+    torch.testing.assert_close(model.flow().velocity(0.3, x), network(0.3, x, label=none))
+    assert [ImageModel(network, (1, 4, 4), 256, name).flow().t1 for name in ("linear", "cosine", "vp")] == [
+        1, 1, 1 - 1e-5,  # where the velocity of the last is infinite
+    ]  # fmt: skip
     with pytest.raises(ValueError, match=r"scale 2\.0 must come with a label"):
         drawn(scale=2.0)
     with pytest.raises(ValueError, match="trained without labels"):

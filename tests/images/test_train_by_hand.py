@@ -73,7 +73,9 @@ def test_a_training_is_the_steps_written_out_and_every_option_counts(tmp_path: P
     start = weights_of(UNet(1, classes=10, **SHAPE))
     found = history.losses.tolist(), weights_of(model.network) - start
     assert same(found, by_hand(**OPTIONS))
-    assert weights_of(ImageModel.load(tmp_path / "model.safetensors").network).equal(weights_of(model.network))
+    kept = ImageModel.load(tmp_path / "model.safetensors")
+    assert weights_of(kept.network).equal(weights_of(model.network))
+    assert kept.schedule == model.schedule == "cosine"
     others = {"lr": 0.02, "warmup": 0.0, "ema": 0.0, "clip": 10.0, "seed": 4, "schedule": "linear", "labelled": False}
     others |= {"drop": 0.1, "times": "uniform", "flip": False, "dequantize": False, "batch": 7}
     for name, other in others.items():  # unlabelled, the network itself is smaller
