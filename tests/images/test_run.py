@@ -21,6 +21,7 @@ from fmtutor.images import (
     quantize,
     train,
 )
+from fmtutor.images import run as run_module
 from fmtutor.images.__main__ import main
 from fmtutor.images.logbook import save_grid
 from fmtutor.images.run import Batches, load
@@ -112,6 +113,25 @@ def test_several_processes_are_never_several_runs(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(ImportError, match="precision='fp16' needs the package accelerate"):
         run(tmp_path, precision="fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_process_takes_its_own_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the whole batch in each, the gradients would be the same, and the second process of no use."""
+    engine = SimpleNamespace(num_processes=2, process_index=1, is_main_process=False, device=torch.device("cpu"))
+    monkeypatch.setattr(run_module, "accelerator", lambda _: engine)
+    taken: list[slice] = []
+
+    def batches(*_: Any, share: slice, **__: Any) -> Batches:
+        taken.append(share)
+        raise InterruptedError
+
+    monkeypatch.setattr(run_module, "Batches", batches)
+    with pytest.raises(InterruptedError):
+        run(tmp_path)
+    assert taken == [slice(1, None, 2)]
+    with pytest.raises(ValueError, match="batch must be a multiple of the 2 processes, got 7"):
+        run(tmp_path, batch=7)
     assert list(tmp_path.iterdir()) == []
 
 
