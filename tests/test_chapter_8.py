@@ -328,3 +328,31 @@ def test_the_table_of_the_study(study: Any) -> None:
         assert spread == pytest.approx(torch.tensor(row["bits"]).std().item(), abs=6e-4)
         assert frechet == pytest.approx(sum(row["frechet"]) / 3, abs=0.06)
     assert max(map(len, lines)) <= 76
+
+
+def test_what_is_said_of_the_three_paths_holds_in_every_run() -> None:
+    try:
+        found = results("image_paths")["measured"]
+    except FileNotFoundError:
+        pytest.skip("benchmarks/image_paths.py has not been run yet")
+    linear, cosine, vp = found["rows"]
+    for column in ("bits", "frechet"):
+        assert min(vp[column]) > max(linear[column] + cosine[column])
+        assert min(cosine[column]) < max(linear[column])
+        assert min(linear[column]) < max(cosine[column])
+    calls = [[run["1e-05"] for run in row["calls"]] for row in (linear, cosine, vp)]
+    assert min(calls[2]) > max(calls[0] + calls[1])
+    assert max(calls[0]) >= min(calls[1])
+    for n in ("2", "4"):
+        assert max(run[n] for run in linear["few"]) < min(run[n] for run in cosine["few"])
+    for row in (linear, cosine):
+        for claimed, bits in zip(row["bits_at"], row["bits"], strict=True):
+            assert claimed["2"] < bits
+            assert max(claimed["4"], claimed["8"]) < bits - 0.1
+    assert all(claimed["1"] > bits + 1 for claimed, bits in zip(vp["bits_at"], vp["bits"], strict=True))
+    assert sum(run["16"] for run in vp["bits_at"]) < sum(run["16"] for run in linear["bits_at"])
+    assert found["real"]["frechet_of_training_digits"] < min(linear["frechet"]) < found["real"]["frechet"]
+    gaps = [a - b for a, b in zip(vp["bits"], linear["bits"], strict=True)]
+    assert max(gaps) < 0.11  # of the paper
+    assert max(a / b for a, b in zip(vp["frechet"], linear["frechet"], strict=True)) < 8.06 / 6.35
+    assert max(a / b for a, b in zip(calls[2], calls[0], strict=True)) < 183 / 142
