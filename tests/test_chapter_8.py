@@ -259,6 +259,7 @@ def test_the_kernel_distance_of_222_digits_is_noise() -> None:
     assert max(apart) > 8000
 
 
+@pytest.mark.usefixtures("_fresh_state")
 def test_the_cell_for_a_gpu_runs_with_small_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the processor, in bf16, on a handful of digits that pose as clothes."""
     monkeypatch.chdir(tmp_path)
