@@ -46,7 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmtutor import fit
 from fmtutor.images import Images, UNet
-from fmtutor.images.run import Batches, _loss, accelerator
+from fmtutor.images.run import Batches, _loss, accelerator, released
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"shape": (1, 28, 28), "batch": 16, "width": 16, "other": 32, "steps": 5, "windows": 5, "product": 1024},
@@ -138,8 +138,7 @@ def ours(network: UNet, images: Images, size: dict[str, Any], precision: str = "
         clip=1.0, generators=[batches.generator], callback=lambda _: stamps.append(now()), log_every=size["steps"],
         progress=False, accelerator=engine,
     )  # fmt: skip
-    if engine:
-        engine.unwrap_model(model, keep_fp32_wrapper=False)
+    released(network)
     spans = [b - a for a, b in pairwise(stamps)]
     return size["batch"] * size["steps"] / statistics.median(spans)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from fmtutor import _validate
 from fmtutor.fields import Bound
@@ -199,8 +199,7 @@ def train(
             checkpoint=folder, checkpoint_every=checkpoint_every, progress=batch if progress else 0, accelerator=engine,
         )  # fmt: skip
         model.notes |= {"steps": history.steps, "seconds": round(history.seconds, 1)}
-        if engine:  # which made the network calculate in half precision
-            engine.unwrap_model(network, keep_fp32_wrapper=False)
+        released(model.network)
     return model, history
 
 
@@ -270,6 +269,12 @@ def accelerator(precision: str) -> Any:
             "would write over the other's files. Start them by `accelerate launch`"
         )
     return engine
+
+
+def released(network: nn.Module) -> None:
+    """Take off what accelerate put around the forward, so that it is exact again; the weights always were."""
+    for wrapper in ("forward", "_original_forward"):
+        vars(network).pop(wrapper, None)
 
 
 def same_run(folder: Path, settings: Mapping[str, Any], writes: bool = True) -> None:

@@ -90,12 +90,19 @@ def test_ctrl_c_leaves_a_model_and_the_way_on(tmp_path: Path, whole: tuple[Image
 
 
 @pytest.mark.usefixtures("_fresh_state")
-def test_half_precision_is_for_training_alone(tmp_path: Path) -> None:
-    model = run(tmp_path, precision="bf16", look_every=12)
-    x = torch.randn(3, 1, 8, 8)
-    again = ImageModel.load(tmp_path / "model.safetensors")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_half_precision_is_for_training_alone(
+    compiled: bool, tmp_path: Path, whole: tuple[ImageModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that is only traced stands for the compiled one: it is wrapped in the same way, and made at once."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend="eager"))
+    model = run(tmp_path, precision="bf16", compiled=compiled)
+    x, again = torch.randn(3, 1, 8, 8), ImageModel.load(tmp_path / "model.safetensors")
     torch.testing.assert_close(model.network(0.5, x), again.network(0.5, x), rtol=0, atol=1e-5)  # bf16: 1e-3
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+    halved, exact = (json.loads((f / "log.jsonl").read_text().splitlines()[0])["loss"] for f in (tmp_path, whole[1]))
+    assert 1e-5 < abs(halved - exact) < 1e-2
     with pytest.raises(ValueError, match="precision is bf16 there and no now"):
         run(tmp_path)
 
