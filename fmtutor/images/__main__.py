@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", default="samples.png", help="the picture")
     judged.add_argument("--data", help="what it was trained on, if the model does not say")
     judged.add_argument("--root", help="where collections lie")
-    judged.add_argument("--samples", type=int, default=2000, help="images to draw")
+    judged.add_argument("--samples", type=int, help="images to draw; 2000, or half of those held out, unless given")
     judged.add_argument("--likelihood", type=int, default=200, help="images whose bits are computed; 0 for none")
     judged.add_argument("--likelihood-steps", type=int, default=50, help="midpoint steps of that")
     judged.add_argument("--inception", action="store_true", help="the FID too; pip install 'fmtutor[fid]' first")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fmtutor import _validate
 from fmtutor.images.data import Images
 from fmtutor.images.evaluate import frechet_distance, inception_distance, kernel_distance, nearest_distance
-from fmtutor.images.model import ImageModel
+from fmtutor.images.model import LEAST_STEPS, ImageModel
 from fmtutor.images.provenance import commit, machine
 
 
@@ -29,7 +29,7 @@ def judge(
     train: Images,
     test: Images,
     *,
-    samples: int = 2000,
+    samples: int | None = None,
     scale: float = 1.0,
     method: str = "midpoint",
     steps: int = 20,
@@ -45,7 +45,7 @@ def judge(
         classifier: in whose `features` images are compared; trained on images of this kind, not on the model's.
         train: the images that the model was trained on, to find copies of.
         test: held-out images; the first `samples` are the reference, the next as many real images stand beside it.
-        samples: images to draw; at most half as many as there are held-out ones.
+        samples: images to draw; at most half as many as there are held-out ones; 2000, or that half, unless given.
         scale: of guidance; 1 without.
         method, steps: of the solver that draws.
         likelihood: held-out images whose bits per dimension are computed, with one Rademacher probe; 0 for none.
@@ -59,9 +59,15 @@ def judge(
     Raises:
         ValueError: fewer held-out images than twice `samples`, or as `ImageModel.sample` and `bits_per_dim`.
     """
-    _validate.whole("samples", samples, least=2)
+    samples = min(2000, len(test.images) // 2) if samples is None else _validate.whole("samples", samples, least=2)
     if len(test.images) < 2 * samples:
         raise ValueError(f"samples must be at most half of {len(test.images)} held-out images, got {samples}")
+    if not 0 <= likelihood <= len(test.images):
+        raise ValueError(f"likelihood must lie in [0, {len(test.images)}], the held-out images, got {likelihood}")
+    if likelihood and likelihood_steps < LEAST_STEPS:
+        raise ValueError(
+            f"likelihood_steps must be at least {LEAST_STEPS} for a likelihood to mean anything, got {likelihood_steps}"
+        )
     weight, began = next(model.network.parameters()), time.perf_counter()
     generator = torch.Generator(weight.device).manual_seed(seed)
     order = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed)).split(samples)

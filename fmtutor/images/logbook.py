@@ -132,4 +132,5 @@ def png(drawn: UInt8[Tensor, "height width channels"], zoom: int = 2) -> bytes:
 
 def save_grid(images: Tensor, path: Path, columns: int = 8, zoom: int = 2) -> None:
     """Images side by side in one PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, png(sheet(images, columns), zoom))

@@ -171,6 +171,7 @@ def train(
         ImportError: precision or processes are asked for, and accelerate is not installed.
     """
     (images, levels), folder = load(data, root=root, size=size), Path(folder).expanduser()
+    _validate.whole("steps", steps)
     settings = {
         "data": data, "batch": batch, "width": width, "multipliers": list(multipliers), "attention": attention,
         "schedule": _validate.choice("schedule", schedule, SCHEDULES), "labelled": labelled, "drop": drop,

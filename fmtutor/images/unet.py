@@ -165,4 +165,6 @@ class UNet(nn.Module):
             wanted = "None: this network was built with classes=None" if self.label is None else f"of shape ({len(x)},)"
             raise ValueError(f"label must be {wanted}, got shape {tuple(label.shape)}")
         if _validate.readable(label) and not ((label >= 0) & (label <= self.classes)).all():
-            raise ValueError(f"label must lie in [0, {self.classes}], got {label.tolist()}")
+            raise ValueError(
+                f"label must lie in [0, {self.classes}], where {self.classes} is none, got {label.tolist()}"
+            )

@@ -147,3 +147,14 @@ def test_kernel_distance_is_the_sum_over_pairs() -> None:
     mean = sum(same) / 200
     error = (sum((v - mean) ** 2 for v in same) / 199 / 200) ** 0.5
     assert abs(mean) < 4 * error  # not biased: at one size as at another
+
+
+def test_a_judgement_does_not_claim_what_it_cannot_have_measured() -> None:
+    known, held_out = digits("train"), digits("test")
+    model, classifier = Known(known, classes=None), pretrained_classifier("digits")
+    assert judge(model, classifier, known, held_out, likelihood=0)["protocol"]["samples"] == 222
+    for images in (-3, 446):
+        with pytest.raises(ValueError, match=rf"likelihood must lie in \[0, 445\], the held-out images, got {images}"):
+            judge(model, classifier, known, held_out, samples=20, likelihood=images)
+    with pytest.raises(ValueError, match=r"likelihood_steps must be at least 10 .* got 4"):
+        judge(model, classifier, known, held_out, samples=20, likelihood=5, likelihood_steps=4)

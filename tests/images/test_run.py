@@ -296,3 +296,14 @@ def test_a_folder_of_pictures_can_be_trained_on(tmp_path: Path) -> None:
     assert model.shape == (3, 4, 4)
     assert len(history.losses) == 2
     assert ImageModel.load(tmp_path / "run" / "model.safetensors").network.settings["attention"]
+
+
+def test_a_run_without_steps_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="steps"):
+        run(tmp_path / "none", steps=0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_grid_is_written_into_a_new_folder(tmp_path: Path) -> None:
+    save_grid(torch.zeros(2, 1, 4, 4), tmp_path / "new" / "grid.png")
+    assert (tmp_path / "new" / "grid.png").exists()

@@ -17,8 +17,8 @@ _REPORTS = {
     "b": "Not b: it looks through the eyes of another network, in whose features lengths are other lengths.",
     "c": "Not c: 500 images are farther from 500 others than 2 000 from 2 000, also where nothing else differs.",
     "d": "Not d: it is compared with the images that its network has learned from, and there a copier scores best.",
-    "f": "Not f: it was drawn with 10 calls. Its distance is that of a network and a coarse solver together, and the "
-    "network alone may be as good as another.",
+    "f": "Not f: it was drawn with 2 calls, a single step. Its distance is that of a network and a coarse solver "
+    "together, and the network alone may be as good as another.",
     "a": "You leave a out. Look for the report that has the same features, reference, number of images and solver.",
     "e": "You leave e out. A seed and a machine are written down so that a run can be repeated; neither moves a "
     "distance by more than chance.",
@@ -67,9 +67,11 @@ def bits_too_many(answer: Any) -> str | None:
             math.log2(127.5),
             -math.log2(127.5),
         ),
+        "That is the logarithm of 256/2: 256 greys have 255 gaps. And the charge for a cell is not what is asked, but "
+        "by how much the report's differs from it.": (7, -7),
         "That is what the report charges for a cell. What should it have charged?": (8, -8),
         "A density does change with the unit of its numbers: twice the range, half the density.": 0,
         "That is how many times wider the cell is. What does that cost in bits?": (2, 512 / 255, 255 / 512, 0.5),
-        "Neighbours are 2/255 apart, not 2/256: 256 greys have 255 gaps.": 1,
+        "Neighbours are 2/255 apart, not 2/256: 256 greys have 255 gaps.": (1, -1),
     }
     return number(answer, off, mistakes, decimals=2, known=2e-3)
