@@ -63,12 +63,10 @@ def bits_too_many(answer: Any) -> str | None:
             8 - math.log2(255),
             math.log2(255) - 8,
         ),
-        "That is the right charge for a cell, the logarithm of 255/2. By how much does the report's differ from it?": (
+        "That is the charge for a cell, about 7, the logarithm of 255/2. By how much does the report's differ?": (
             math.log2(127.5),
             -math.log2(127.5),
         ),
-        "That is the logarithm of 256/2: 256 greys have 255 gaps. And the charge for a cell is not what is asked, but "
-        "by how much the report's differs from it.": (7, -7),
         "That is what the report charges for a cell. What should it have charged?": (8, -8),
         "A density does change with the unit of its numbers: twice the range, half the density.": 0,
         "That is how many times wider the cell is. What does that cost in bits?": (2, 512 / 255, 255 / 512, 0.5),
