@@ -70,6 +70,6 @@ def bits_too_many(answer: Any) -> str | None:
         "That is what the report charges for a cell. What should it have charged?": (8, -8),
         "A density does change with the unit of its numbers: twice the range, half the density.": 0,
         "That is how many times wider the cell is. What does that cost in bits?": (2, 512 / 255, 255 / 512, 0.5),
-        "Neighbours are 2/255 apart, not 2/256: 256 greys have 255 gaps.": (1, -1),
+        "Neighbours are 2/255 apart, not 2/256: 256 greys have 255 gaps.": 1,
     }
     return number(answer, off, mistakes, decimals=2, known=2e-3)

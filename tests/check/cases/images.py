@@ -225,7 +225,6 @@ CASES = {
             (0, "half the density"),
             (2, "times wider"),
             (1, "256 greys have 255 gaps"),
-            (-1.0, "256 greys have 255 gaps"),
             (1.05, "Off by 0.0444"),
             ("a bit", "you wrote 'a bit'"),
         ],
