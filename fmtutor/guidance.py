@@ -87,7 +87,8 @@ class Guided(nn.Module):
         """The guided velocity at x, whether t is a scalar or one time a row."""
         n, t, scale = len(x), torch.as_tensor(t, device=x.device), self._scale_at(t, x)
         if scale is None:
-            return _validate.output_like("velocity", self.velocity(t, x, label=self._each("label", n)), x)
+            asked = self.velocity(t, x, label=self._each("label", n))
+            return _validate.output_like("velocity", asked, x)
         twice = torch.cat([x, x])
         labels = torch.cat([self._each("label", n), self._each("null", n)])
         asked = self.velocity(t if t.dim() == 0 else torch.cat([t, t]), twice, label=labels)

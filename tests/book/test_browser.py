@@ -212,7 +212,7 @@ def weight_is_under_the_finger(page: Any) -> None:
     labels, weights = torch.tensor([int(place in asked) for place in places]), torch.tensor(bumps["logs"]).exp()
     again = explore.guidance(torch.tensor(places), labels, 1, scale=bumps["scale"], weights=weights)
     looks = []
-    for weight, first, last in ((1.0, 0.0, 1.0), (3.0, 0.0, 1.0), (3.0, 0.25, 0.75), (4.0, 0.5, 0.25)):
+    for weight, first, last in ((1.0, 0.0, 1.0), (3.0, 0.0, 1.0), (3.0, 0.1, 0.5), (4.0, 0.5, 0.25)):
         for name, value in (("weight", weight), ("first", first), ("last", last)):
             set_slider(figure, name, value)
         ends = again.ways(weight, first, last)[0][-1]
