@@ -11,6 +11,7 @@ import contextlib
 import io
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def run(page: str, known: dict[str, Any], words: str, *changes: Slip, slip: Slip
     with contextlib.redirect_stdout(said):
         exec(cell.replace(*slip) if slip[0] else cell, known)
     return said.getvalue()
+
+
+def beginning(page: str, names: Sequence[str], *words: str) -> dict[str, Any]:
+    """What is known after a page's imports, its functions of these names, and its cells that hold these words."""
+    known: dict[str, Any] = {}
+    run(page, known, "plots.use_style()", ("plots.use_style()", ""))
+    functions(page, known, *names)
+    for each in words:
+        run(page, known, each)
+    return known
 
 
 def numbers(line: str) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from pages import Slip, functions, judge, numbers, run, with_slips
+from pages import Slip, beginning, functions, judge, numbers, run, with_slips
 from reference import F64
 from scipy.integrate import solve_ivp
 from torch import Tensor
@@ -30,9 +30,7 @@ PAGE = "09_guidance"
 
 @cache
 def start() -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    run(PAGE, known, "import copy", ("plots.use_style()", ""))
-    functions(PAGE, known, "gaussian", "mixed", "with_label")
+    known = beginning(PAGE, ("gaussian", "mixed", "with_label"))
     run(PAGE, known, "group_at = torch.tensor", ("scale=0.5)  ", "scale=0.5).to(torch.float64)  "))
     return known
 

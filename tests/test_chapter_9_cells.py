@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from pages import Slip, cells, functions, judge, numbers, run, with_slips
+from pages import Slip, beginning, cells, functions, judge, numbers, run, with_slips
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
@@ -21,12 +21,7 @@ PAGE = "09_guidance"
 
 @cache
 def start() -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    run(PAGE, known, "import copy", ("plots.use_style()", ""))
-    functions(PAGE, known, "mixed", "with_label", "spread")
-    run(PAGE, known, "group_at = torch.tensor")
-    run(PAGE, known, "angle = torch.linspace")
-    return known
+    return beginning(PAGE, ("mixed", "with_label", "spread"), "group_at = torch.tensor", "angle = torch.linspace")
 
 
 def page(**more: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from pages import Slip, cells, functions, judge, numbers, run, with_slips
+from pages import Slip, beginning, cells, functions, judge, numbers, run, with_slips
 from reference import F64
 from torch import Tensor
 
@@ -19,11 +19,7 @@ PAGE = "09_guidance"
 
 @cache
 def start() -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    run(PAGE, known, "import copy", ("plots.use_style()", ""))
-    functions(PAGE, known, "mixed", "with_label", "spread")
-    run(PAGE, known, "group_at = torch.tensor")
-    return known
+    return beginning(PAGE, ("mixed", "with_label", "spread"), "group_at = torch.tensor")
 
 
 def page(**more: Any) -> dict[str, Any]:
